@@ -1,0 +1,290 @@
+"""Text to input ids, the same ids whatever does the work.
+
+A model sees what its tokenizer made of the text, so training and every deployment must cut a text alike.
+The reference is PaddleNLP's `ErnieTokenizer`. The two fast tokenizers, as they come, give other ids on
+about one real text in a hundred, because they do not split off symbols (`4℃` becomes `[UNK]` in place of
+`4`, `℃`). `ErnieTokenizer` below makes both of them agree with the reference and keeps exact character
+offsets into the original text.
+
+Needs `tokenizers` (or `fast_tokenizer`), no Paddle.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+
+# PaddleNLP splits these off as well, besides Unicode's categories P and S (paddlenlp 2.8.1,
+# transformers/tokenizer_utils.py, _is_symbol).
+EXTRA_SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
+# CJK Extension E begins at U+2B820; the BERT normalizer of `tokenizers` takes it up at U+2B920 only.
+MISSED_IDEOGRAPHS = "\U0002b820-\U0002b91f"
+
+# A text of these characters alone needs no preparation: nearly every text. The list errs on the safe side.
+_PLAIN = re.compile(
+    "[\t\n\r -\x7e·×÷°²“”‘’—…、-】〔-〛～，。！？：；（）［］｛｝％＂＇＋－．／０-９＜＝＞＠Ａ-Ｚａ-ｚ￥"
+    "\u3400-\u4dbf\u4e00-\u9fa5\u3000℃①-⑩]*"
+)
+
+
+class Encoding(NamedTuple):
+    """One tokenized text without special tokens."""
+
+    ids: list  # of int, one a wordpiece
+    offsets: list  # of (start, end) in characters of the text, end exclusive, one a wordpiece
+
+
+class TokenizerError(ValueError):
+    """The vocabulary or its folder can't be used; the message names the file."""
+
+
+class _Prepare(dict):
+    """A `str.translate` table, filled as characters turn up: what the fast tokenizers must not see.
+
+    Control, unassigned and private-use characters, and combining marks where accents are stripped, become
+    U+0000: the fast tokenizers drop it, as the reference drops those, and offsets stay as they are.
+    """
+
+    def __init__(self, strip_marks):
+        super().__init__()
+        self.strip_marks = strip_marks
+
+    def __missing__(self, code_point):
+        category = unicodedata.category(chr(code_point))
+        dropped = category[0] == "C" and chr(code_point) not in "\t\n\r"
+        dropped = dropped or (self.strip_marks and category == "Mn")
+        self[code_point] = 0 if dropped else code_point
+        return self[code_point]
+
+
+class ErnieTokenizer:
+    """ERNIE's wordpiece tokenizer over `tokenizers` or FastTokenizer, with PaddleNLP's ids.
+
+    Args:
+        vocab: {wordpiece: id}, as `load_vocab` reads it.
+        do_lower_case: lower-case and strip accents, as all ERNIE 3.0 models do.
+        backend: "tokenizers" (Hugging Face), "fast_tokenizer" (PaddleNLP's FastTokenizer), or "auto": the
+            second where it is installed, else the first.
+        model_max_length: `build_inputs` cuts at so many tokens where it is not told otherwise.
+        num_threads: threads for a batch; left out, the cores that this process may use.
+
+    Raises:
+        ImportError: the backend asked for is not installed.
+    """
+
+    def __init__(self, vocab, do_lower_case=True, model_max_length=512, backend="auto", num_threads=None):
+        self.vocab = vocab
+        self.model_max_length = model_max_length
+        self.cls_id, self.sep_id, self.pad_id = (self.vocab[t] for t in ("[CLS]", "[SEP]", "[PAD]"))
+        self.backend = _choose_backend(backend)
+        self._prepare = _Prepare(strip_marks=do_lower_case)
+        num_threads = num_threads or usable_cores()
+        build = _build_fast_tokenizer if self.backend == "fast_tokenizer" else _build_tokenizers
+        self._backend_encode = build(self.vocab, do_lower_case, num_threads)
+
+    @classmethod
+    def from_pretrained(cls, folder, **kwargs):
+        """Reads `vocab.txt` and `tokenizer_config.json` of a model folder.
+
+        Raises:
+            TokenizerError: a file is missing or broken; the message names it.
+        """
+        config_file = os.path.join(folder, "tokenizer_config.json")
+        config = {}
+        if os.path.exists(config_file):
+            try:
+                with open(config_file, encoding="utf-8") as f:
+                    config = json.load(f)
+            except ValueError as e:
+                raise TokenizerError(f"{config_file} is not JSON: {e}") from e
+        kwargs.setdefault("do_lower_case", config.get("do_lower_case", True))
+        # Hugging Face's libraries write 1e30 for "no limit".
+        kwargs.setdefault("model_max_length", int(min(config.get("model_max_length") or 512, 1e6)))
+        return cls(load_vocab(os.path.join(folder, "vocab.txt")), **kwargs)
+
+    def encode(self, texts):
+        """Tokenizes texts, without special tokens and without truncation.
+
+        Args:
+            texts: a list of str.
+
+        Returns:
+            A list of `Encoding`, one a text.
+        """
+        clean = [t if _PLAIN.fullmatch(t) else t.translate(self._prepare) for t in texts]
+        return self._backend_encode(clean)
+
+    def build_inputs(self, ids, pair_ids=None, max_seq_length=None):
+        """Puts special tokens around one text or a pair and cuts it to size.
+
+        `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`. Too long, a pair loses one token at a time from the end of
+        its longer side, from B where both are as long: "longest_first" as in PaddleNLP.
+
+        Returns:
+            (input_ids, token_type_ids): lists of int, no longer than `max_seq_length`.
+        """
+        limit = max_seq_length or self.model_max_length
+        if pair_ids is None:
+            ids = ids[: max(limit - 2, 0)]
+            return [self.cls_id, *ids, self.sep_id], [0] * (len(ids) + 2)
+        keep, keep_pair = longest_first(len(ids), len(pair_ids), max(limit - 3, 0))
+        ids, pair_ids = ids[:keep], pair_ids[:keep_pair]
+        input_ids = [self.cls_id, *ids, self.sep_id, *pair_ids, self.sep_id]
+        return input_ids, [0] * (keep + 2) + [1] * (keep_pair + 1)
+
+    def build_windows(self, question, context, max_seq_length, doc_stride, max_query_length):
+        """Cuts a long context into overlapping windows, each behind the whole question.
+
+        Args:
+            question, context: `Encoding`.
+            max_seq_length: length of a window, question and special tokens included.
+            doc_stride: tokens between the beginnings of two windows.
+            max_query_length: the question is cut behind that many tokens.
+
+        Returns:
+            A list of (input_ids, token_type_ids, first, context_begin): the window holds context tokens
+            `first`, `first + 1`, ... from position `context_begin` on, up to the closing [SEP].
+        """
+        query = question.ids[: min(max_query_length, max_seq_length - 4)]
+        room = max_seq_length - len(query) - 3
+        step = min(doc_stride, room)  # a longer stride would leave out tokens between two windows
+        windows, first = [], 0
+        while True:
+            piece = context.ids[first : first + room]
+            input_ids = [self.cls_id, *query, self.sep_id, *piece, self.sep_id]
+            token_type_ids = [0] * (len(query) + 2) + [1] * (len(piece) + 1)
+            windows.append((input_ids, token_type_ids, first, len(query) + 2))
+            if first + room >= len(context.ids):
+                return windows
+            first += step
+
+    def pad(self, features, length=None):
+        """Features of unequal length to arrays.
+
+        Args:
+            features: (input_ids, token_type_ids) pairs.
+            length: columns of the arrays; left out, the longest feature's length.
+
+        Returns:
+            {"input_ids", "token_type_ids"}: int64 arrays [batch, length].
+        """
+        length = length or max(len(f[0]) for f in features)
+        batch = np.full([len(features), length], self.pad_id, dtype=np.int64)
+        types = np.zeros_like(batch)
+        for row, (input_ids, token_type_ids) in enumerate(features):
+            batch[row, : len(input_ids)] = input_ids
+            types[row, : len(input_ids)] = token_type_ids
+        return {"input_ids": batch, "token_type_ids": types}
+
+
+def usable_cores():
+    """Cores this process may use: in a container often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def longest_first(length, pair_length, room):
+    """How many tokens each side of a pair keeps so that both together fit into `room`.
+
+    >>> longest_first(10, 4, 9)
+    (5, 4)
+    """
+    if length + pair_length <= room:
+        return length, pair_length
+    half = room // 2
+    if pair_length <= half:
+        return room - pair_length, pair_length
+    if length <= room - half:
+        return length, room - length
+    return room - half, half
+
+
+def load_vocab(vocab_file):
+    """{wordpiece: id} of a `vocab.txt`."""
+    try:
+        with open(vocab_file, encoding="utf-8", newline="\n") as f:
+            vocab = {line.rstrip("\r\n"): index for index, line in enumerate(f)}
+    except FileNotFoundError:
+        raise TokenizerError(f"{vocab_file} does not exist; it is a part of every model folder") from None
+    except UnicodeDecodeError as e:
+        raise TokenizerError(f"{vocab_file} is not UTF-8 text: {e}") from e
+    missing = [t for t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]") if t not in vocab]
+    if missing:
+        raise TokenizerError(f"{vocab_file} is no ERNIE vocabulary: it has no {' '.join(missing)}")
+    return vocab
+
+
+def _choose_backend(backend):
+    if backend not in ("auto", "tokenizers", "fast_tokenizer"):
+        raise ValueError(f"backend {backend!r}: choose auto, tokenizers or fast_tokenizer")
+    if backend != "auto":
+        return backend
+    try:
+        import fast_tokenizer  # noqa: F401
+    except ImportError:
+        return "tokenizers"
+    return "fast_tokenizer"
+
+
+def _build_tokenizers(vocab, do_lower_case, num_threads):
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    # Read by the library when its pool of threads starts, with the first batch.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(num_threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # 100 characters: PaddleNLP's WordpieceTokenizer takes a longer word for [UNK].
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"])
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=do_lower_case)
+    single = Regex(rf"[\p{{P}}\p{{S}}{EXTRA_SYMBOLS}{MISSED_IDEOGRAPHS}]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(single, "isolated")]
+    )
+
+    def encode(texts):
+        batch = tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [Encoding(e.ids, e.offsets) for e in batch]
+
+    return encode
+
+
+def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
+    import fast_tokenizer
+    from fast_tokenizer import ErnieFastTokenizer
+
+    fast_tokenizer.set_thread_num(num_threads)
+    tokenizer = ErnieFastTokenizer(vocab, lowercase=do_lower_case, max_sequence_len=10**9)
+    tokenizer.disable_padding()
+    tokenizer.disable_truncation()
+    is_symbol = _Symbols()
+
+    def encode(texts):
+        spaced = [_space_symbols(t, is_symbol) for t in texts]
+        batch = tokenizer.encode_batch([t for t, _ in spaced], add_special_tokens=False)
+        return [
+            Encoding(e.ids, e.offsets if origin is None else [(origin[a], origin[b - 1] + 1) for a, b in e.offsets])
+            for e, (_, origin) in zip(batch, spaced)
+        ]
+
+    return encode
+
+
+class _Symbols(dict):
+    """{character: it must stand alone, which FastTokenizer does not see}, filled as characters turn up."""
+
+    def __missing__(self, char):
+        self[char] = unicodedata.category(char)[0] in "SP" and not char.isascii() or char in EXTRA_SYMBOLS
+        return self[char]
+
+
+def _space_symbols(text, is_symbol):
+    """Puts spaces around symbols; also says for each character of the result where it came from."""
+    if not any(map(is_symbol.__getitem__, text)):
+        return text, None
+    chars, origin = [], []
+    for index, char in enumerate(text):
+        chars += (" ", char, " ") if is_symbol[char] else (char,)
+        origin += (index,) * (3 if is_symbol[char] else 1)
+    return "".join(chars), origin

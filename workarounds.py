@@ -1,0 +1,194 @@
+"""What today's releases break, mended in one place. Import this before Paddle: `import workarounds`.
+
+Each entry says what breaks, where it was reported, and what would end it, so that it can be deleted the day
+the release is mended. What depends on Paddle's major version (static export, ONNX conversion) stands here too:
+moving to Paddle 3 is a change of this file.
+"""
+
+# Paddle 2.6's libpaddle.so exports zlib symbols of its own; a zlib that is loaded behind it crashes in
+# inflateReset2 when any module inflates at import (PaddlePaddle/Paddle#70538). Ends with Paddle 3.
+import zlib  # noqa: F401  isort: skip
+
+import contextlib
+import os
+import platform
+import warnings
+
+# paddlenlp 2.8.1 imports setuptools behind distutils, and Paddle warns of its own `to_static` defaults: nothing
+# that a user could act on.
+warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
+warnings.filterwarnings("ignore", message="full_graph=False don't support input_spec")
+
+
+def open_fast_matmul(cpuinfo=None):
+    """Paddle's bundled MKL looks at the vendor, not at the instruction set, and takes its slowest path on AMD.
+
+    MKL_DEBUG_CPU_TYPE tells it what the processor can do: 5 is AVX2, 7 is AVX-512. Fine-tuning is 2.5 times
+    faster with it (benchmarks/finetune_speed.py). A value beyond the processor would crash, so it is set from the
+    processor's own flags, never over the user's value. Ends when Paddle links a newer MKL or oneDNN there.
+    """
+    if cpuinfo is None:
+        if platform.machine() != "x86_64" or not os.path.exists("/proc/cpuinfo"):
+            return
+        with open("/proc/cpuinfo") as f:
+            cpuinfo = f.read()
+    fields = dict(line.split(":", 1) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {key.strip(): value.split() for key, value in fields.items()}
+    if fields.get("vendor_id") != ["AuthenticAMD"]:
+        return
+    flags = set(fields.get("flags", ()))
+    if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7")
+    elif flags >= {"avx2", "fma"}:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+
+
+open_fast_matmul()
+
+
+def save_static_model(model, folder):
+    """Writes a Paddle model as a static graph: `folder/model.pdmodel`, `model.pdiparams`.
+
+    Args:
+        model: a paddlenlp model that takes (input_ids, token_type_ids), int64 [batch, length] each.
+    """
+    import paddle
+
+    inputs = [paddle.static.InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
+    was_training = model.training
+    model.eval()
+    static = paddle.jit.to_static(model, input_spec=inputs, full_graph=True)
+    paddle.jit.save(static, os.path.join(folder, "model"))
+    model.forward = model.forward.rollback() if hasattr(model.forward, "rollback") else model.forward
+    model.train() if was_training else None
+    # Names of variables for debuggers only; no runtime reads it.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, "model.pdiparams.info"))
+
+
+def static_to_onnx(folder, output_names, opset_version=13):
+    """Converts `folder/model.pdmodel` to `folder/model.onnx`.
+
+    Opset 13 is the first with per-channel QuantizeLinear, and every runtime in use reads it.
+
+    paddle2onnx 1.3.1 writes weights as Constant nodes, so that ONNX Runtime fuses and quantizes nothing and says
+    nothing, and writes an embedding with a padding_idx and a mask as large, which makes a 301 MB model one of
+    425 MB (PaddlePaddle/PaddleNLP#2831). It gives no names to outputs and dimensions. Ends with paddle2onnx 2.1, which
+    wants Paddle 3.
+
+    Args:
+        output_names: names of the graph's outputs, in order.
+    """
+    import onnx
+    import paddle2onnx
+
+    target = os.path.join(folder, "model.onnx")
+    with _silence_stdout():
+        paddle2onnx.export(
+            os.path.join(folder, "model.pdmodel"),
+            os.path.join(folder, "model.pdiparams"),
+            target,
+            opset_version=opset_version,
+            enable_onnx_checker=False,  # checked below, when it is clean
+        )
+    model = onnx.load(target)
+    constants_to_initializers(model.graph)
+    fold_masked_embeddings(model.graph)
+    drop_unused_and_equal_initializers(model.graph)
+    name_inputs_and_outputs(model.graph, output_names)
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
+
+
+def constants_to_initializers(graph):
+    """Turns every Constant node that holds a tensor into an initializer of the same name."""
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def fold_masked_embeddings(graph):
+    """Multiplies initializers at once where a node would do so at every run: the converter writes an embedding
+    with a padding_idx as the product of the table and a mask of the same size, ones but for the padding's row."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Mul" and all(name in tensors for name in node.input):
+            left, right = (numpy_helper.to_array(tensors[name]) for name in node.input)
+            graph.initializer.append(numpy_helper.from_array(left * right, node.output[0]))
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def drop_unused_and_equal_initializers(graph):
+    """Keeps one of each tensor, and only those that a node takes."""
+    first_with, renamed = {}, {}
+    used = {name for node in graph.node for name in node.input}
+    kept = []
+    for tensor in graph.initializer:
+        if tensor.name not in used:
+            continue
+        content = (tensor.data_type, tuple(tensor.dims), _tensor_bytes(tensor))
+        if content in first_with:
+            renamed[tensor.name] = first_with[content]
+        else:
+            first_with[content] = tensor.name
+            kept.append(tensor)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _tensor_bytes(tensor):
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor).tobytes()
+
+
+def name_inputs_and_outputs(graph, output_names):
+    """Names the outputs, and the dimensions of inputs and outputs: `batch`, `length`."""
+    renamed = dict(zip((o.name for o in graph.output), output_names))
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = renamed.get(name, name)
+    for value in graph.output:
+        value.name = renamed[value.name]
+    for value in (*graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for dim, name in zip(dims, ("batch", "length")):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = name
+    graph.name = "ernie"
+    # Shapes that the converter noted in between carry its own dimension names.
+    del graph.value_info[:]
+
+
+@contextlib.contextmanager
+def _silence_stdout():
+    """The converter prints from C++ straight to file descriptor 1."""
+    import sys
+
+    sys.stdout.flush()
+    saved = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
