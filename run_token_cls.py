@@ -4,7 +4,7 @@ python run_token_cls.py --model_name_or_path ernie-3.0-medium-zh --dataset msra_
     --do_train --do_eval --do_export --config configs/default.yml
 """
 
-import utils  # isort: skip  first: it sees to what must stand before Paddle
+import utils  # isort: skip  first, since it sees to what must stand before Paddle
 
 import os
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import workarounds  # noqa: E402, F401, I001  before Paddle
+import workarounds  # noqa: F401  before Paddle
 
-import argparse  # noqa: E402
+import argparse
 
-import paddle  # noqa: E402
-from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer  # noqa: E402
+import paddle
+from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
 
 HERE = Path(__file__).resolve().parent
 

@@ -275,7 +275,7 @@ class _Symbols(dict):
     """{character: it must stand alone, which FastTokenizer does not see}, filled as characters turn up."""
 
     def __missing__(self, char):
-        self[char] = unicodedata.category(char)[0] in "SP" and not char.isascii() or char in EXTRA_SYMBOLS
+        self[char] = (unicodedata.category(char)[0] in "SP" and not char.isascii()) or char in EXTRA_SYMBOLS
         return self[char]
 
 

@@ -1,0 +1,280 @@
+"""Arguments: the command line over the YAML file over the defaults; and how errors reach the user."""
+
+import argparse
+import dataclasses
+import difflib
+import os
+import sys
+from dataclasses import dataclass, field
+
+import paddle
+import yaml
+from paddlenlp.trainer import CompressionArguments, PdArgumentParser, TrainingArguments
+from paddlenlp.utils.log import logger
+
+SCRIPTS = {
+    "SequenceClassification": "run_seq_cls.py",
+    "TokenClassification": "run_token_cls.py",
+    "QuestionAnswering": "run_qa.py",
+}
+
+# The labels of the published data sets, in PaddleNLP's order (paddlenlp.datasets), which is the order of the
+# classes in everybody's fine-tuned models.
+LABELS = {
+    "afqmc": ["0", "1"],
+    "tnews": ["100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116"],
+    "iflytek": [str(i) for i in range(119)],
+    "ocnli": ["entailment", "contradiction", "neutral"],
+    "cmnli": ["contradiction", "entailment", "neutral"],
+    "cluewsc2020": ["true", "false"],
+    "csl": ["0", "1"],
+    "msra_ner": ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"],
+    "cmrc2018": [],
+}
+TASK_OF = dict.fromkeys(LABELS, "SequenceClassification")
+TASK_OF.update(msra_ner="TokenClassification", cmrc2018="QuestionAnswering")
+
+# The score by which the best checkpoint is chosen and models are compared.
+MAIN_SCORE = {"SequenceClassification": "accuracy", "TokenClassification": "f1", "QuestionAnswering": "exact_match"}
+
+
+class UserError(Exception):
+    """What a user can mend: printed as one message without a traceback, exit status 1."""
+
+
+class UsageError(UserError):
+    """A wrong argument, on the command line or in the YAML file: exit status 2."""
+
+
+def run(main):
+    """Runs a script's main() and turns what a user can mend into one message and an exit status."""
+    try:
+        main()
+    except UserError as e:
+        print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str = field(
+        metadata={
+            "help": "A model of the hub (ernie-3.0-{base,medium,mini,micro,nano}-zh) or the path of a model folder."
+        },
+    )
+    config: str = field(
+        default=None, metadata={"help": "YAML file of hyperparameters; the command line wins over what stands there."}
+    )
+    export_model_dir: str = field(
+        default=None,
+        metadata={"help": "--do_export writes to <this>/<dataset>/export. Left out: as --output_dir."},
+    )
+
+
+@dataclass
+class DataArguments:
+    dataset: str = field(
+        metadata={
+            "help": "afqmc, tnews, iflytek, ocnli, cmnli, cluewsc2020, csl (run_seq_cls.py), msra_ner "
+            "(run_token_cls.py), cmrc2018 (run_qa.py), or with --data_dir a folder name of your own."
+        }
+    )
+    data_dir: str = field(
+        default=None,
+        metadata={
+            "help": "Read <this>/<dataset>/{train,dev,test}.json (NER: .tsv) in CLUE's formats in place of "
+            "downloading the data set."
+        },
+    )
+    max_seq_length: int = field(
+        default=128,
+        metadata={"help": "Longest input in tokens, special tokens included; longer texts are cut (QA: windowed)."},
+    )
+    dynamic_max_length: list[int] = field(
+        default=None,
+        metadata={
+            "help": "Pad a batch to the first of these lengths that holds it, e.g. 16 32 64 128: few shapes for "
+            "devices that compile each. Left out: to the batch's own longest text."
+        },
+    )
+    doc_stride: int = field(
+        default=128, metadata={"help": "QA: tokens from the beginning of one window of a context to the next."}
+    )
+    max_query_length: int = field(default=64, metadata={"help": "QA: a question is cut behind so many tokens."})
+    n_best_size: int = field(default=20, metadata={"help": "QA: candidates a window, and answers a question."})
+    max_answer_length: int = field(default=50, metadata={"help": "QA: longest answer in tokens."})
+    use_fast_tokenizer: bool = field(
+        default=True,
+        metadata={
+            "help": "FastTokenizer where it is installed, else Hugging Face tokenizers. Off: PaddleNLP's own in "
+            "Python, about ten times slower. The ids are the same."
+        },
+    )
+    group_by_length: bool = field(
+        default=True,
+        metadata={"help": "Train on batches of texts of about one length: less padding. Off: a plain shuffle."},
+    )
+
+
+class ArgumentParser(PdArgumentParser):
+    """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage."""
+
+    def error(self, message):
+        raise UsageError(f"{message}\n  python {self.prog} --help lists the arguments")
+
+
+def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
+    """Arguments of one script: the command line over the YAML file over the defaults.
+
+    Args:
+        task: a block of the YAML file, as in `SCRIPTS`.
+        arguments_class: `TrainingArguments` or `CompressionArguments`.
+        argv: the command line; left out, this process's own.
+
+    Returns:
+        (ModelArguments, DataArguments, an `arguments_class`).
+
+    Raises:
+        UsageError: an argument or a key that does not exist, or a value that does not fit.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    dataclass_types = (ModelArguments, DataArguments, arguments_class)
+    parser = ArgumentParser(dataclass_types, allow_abbrev=False)
+    device, device_why = default_device()
+    parser.set_defaults(device=device, report_to="visualdl")
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "dataset"):
+        early.add_argument(f"--{name}", nargs="?")
+    early = early.parse_known_args(argv)[0]
+    if early.config:
+        apply_config(parser, early.config, task, early.dataset)
+
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        names = [option for action in parser._actions for option in action.option_strings]
+        parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].split('=')[0], names)}")
+    check_values(values, task)
+    if arguments_class is TrainingArguments:
+        # One folder a data set; the scripts' --output_dir is the folder of all of them.
+        values.export_model_dir = values.export_model_dir or values.output_dir
+        values.output_dir = os.path.join(values.output_dir, values.dataset)
+        if values.do_train and values.do_eval:
+            values.load_best_model_at_end = True
+            values.metric_for_best_model = values.metric_for_best_model or MAIN_SCORE[task]
+    if values.do_eval and not values.eval_steps:
+        values.eval_steps = values.save_steps
+        if values.evaluation_strategy == "no":
+            values.evaluation_strategy = values.save_strategy
+    if task == "QuestionAnswering":
+        values.label_names = ["start_positions", "end_positions"]
+
+    arguments = []
+    for dataclass_type in dataclass_types:
+        names = [f.name for f in dataclasses.fields(dataclass_type) if f.init]
+        try:
+            arguments.append(dataclass_type(**{name: getattr(values, name) for name in names}))
+        except (ValueError, AssertionError) as e:
+            parser.error(str(e))
+    try:
+        paddle.set_device(values.device)
+    except ValueError as e:
+        parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
+    logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
+    return arguments
+
+
+def default_device():
+    """("gpu" or "cpu", why)."""
+    if not paddle.is_compiled_with_cuda():
+        return "cpu", "this Paddle is built without GPU support"
+    if paddle.device.cuda.device_count() == 0:
+        return "cpu", "Paddle sees no GPU"
+    return "gpu", "Paddle sees a GPU"
+
+
+def apply_config(parser, path, task, dataset):
+    """Makes a YAML file's DefaultArgs, and over them its block for a data set, the parser's defaults."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            config = yaml.safe_load(f) or {}
+    except OSError as e:
+        raise UserError(f"--config {path}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UsageError(f"--config {path} is not YAML: {' '.join(str(e).split())}") from e
+    sections = ("DefaultArgs", *SCRIPTS)
+    if not isinstance(config, dict):
+        raise UsageError(f"--config {path}: expected the blocks {', '.join(sections)}")
+    for name in config:
+        if name not in sections:
+            raise UsageError(f"--config {path}: unknown block {name!r}{_nearest(name, sections)}")
+    blocks = {"DefaultArgs": config.get("DefaultArgs") or {}}
+    for section in SCRIPTS:
+        for name, block in (config.get(section) or {}).items():
+            blocks[f"{section}: {name}"] = block or {}
+    # The compress scripts read the same file: their arguments are known here, too.
+    types = (ModelArguments, DataArguments, TrainingArguments, CompressionArguments)
+    known = {f.name for t in types for f in dataclasses.fields(t)}
+    for where, block in blocks.items():
+        if not isinstance(block, dict):
+            raise UsageError(f"--config {path}, {where}: expected `argument: value` lines")
+        for key in block:
+            if key not in known:
+                raise UsageError(f"--config {path}, {where}: unknown key {key!r}{_nearest(key, known)}")
+    actions = {action.dest: action for action in parser._actions}
+    for where in ("DefaultArgs", f"{task}: {dataset}"):
+        for key, value in blocks.get(where, {}).items():
+            if key not in actions or value is None:
+                continue
+            action = actions[key]
+            try:
+                many = isinstance(value, list)
+                values = [parser._get_value(action, str(v)) for v in (value if many else [value])]
+            except argparse.ArgumentError:
+                raise UsageError(f"--config {path}, {where}: {key}: {value!r} does not fit") from None
+            action.required = False
+            parser.set_defaults(**{key: values if action.nargs == "+" else values[0]})
+
+
+def _nearest(name, names):
+    """`; did you mean ...?` where one of the names is near."""
+    close = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_values(values, task):
+    """Raises UsageError for values that would fail later, or silently train something else."""
+    minimum = {
+        "max_seq_length": 8,
+        "doc_stride": 1,
+        "max_query_length": 1,
+        "n_best_size": 1,
+        "max_answer_length": 1,
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "logging_steps": 1,
+        "save_steps": 1,
+        "learning_rate": 0,
+        "num_train_epochs": 0,
+    }
+    for name, least in minimum.items():
+        if not getattr(values, name) >= least:
+            raise UsageError(f"--{name} {getattr(values, name)}: must be {least} or more")
+    if values.dynamic_max_length and max(values.dynamic_max_length) < values.max_seq_length:
+        raise UsageError(
+            f"--dynamic_max_length {max(values.dynamic_max_length)}: the last of these lengths must hold "
+            f"--max_seq_length {values.max_seq_length}"
+        )
+    other = TASK_OF.get(values.dataset, task)
+    if other != task:
+        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {SCRIPTS[other]}")
+    if values.data_dir is None and values.dataset not in TASK_OF:
+        names = [name for name in TASK_OF if TASK_OF[name] == task]
+        raise UsageError(
+            f"--dataset {values.dataset}: none of {', '.join(names)}{_nearest(values.dataset, names)} "
+            "For a data set of your own add --data_dir"
+        )

@@ -1,0 +1,129 @@
+"""Saving and export: model folders that are whole or not there."""
+
+import workarounds
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+
+import numpy as np
+import paddle
+from paddlenlp.utils.log import logger
+
+
+def write_json(path, content):
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all."""
+    with open(path + ".part", "w", encoding="utf-8", newline="\n") as f:
+        f.write(text)
+    os.replace(path + ".part", path)
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Yields an empty folder beside `path` that takes its place when all went well."""
+    parent = os.path.dirname(os.path.abspath(path))
+    os.makedirs(parent, exist_ok=True)
+    part = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", suffix=".part", dir=parent)
+    os.chmod(part, 0o755)
+    try:
+        yield part
+        old = part + ".old"
+        if os.path.isdir(path):
+            os.rename(path, old)
+        os.rename(part, path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def save_model(model, tokenizer, folder):
+    """Saves weights, config.json and tokenizer into a folder, each file whole or not at all."""
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, "metrics.json"))  # of the weights that were here before
+        # config.json last: a folder without it is no model yet.
+        for name in sorted(os.listdir(part), key=lambda name: name == "config.json"):
+            os.replace(os.path.join(part, name), os.path.join(folder, name))
+
+
+OUTPUT_NAMES = {
+    "SequenceClassification": ["logits"],
+    "TokenClassification": ["logits"],
+    "QuestionAnswering": ["start_logits", "end_logits"],
+}
+
+
+def export_model(task, model, tokenizer, folder, metrics):
+    """Writes a folder that any runtime takes: Paddle static model, ONNX model, config, tokenizer, metrics.
+
+    Raises:
+        RuntimeError: the ONNX model's logits are not Paddle's.
+    """
+    with new_folder(folder) as part:
+        workarounds.save_static_model(model, part)
+        workarounds.static_to_onnx(part, OUTPUT_NAMES[task])
+        error = onnx_error(model, os.path.join(part, "model.onnx"))
+        if not error < 1e-4:
+            raise RuntimeError(f"the ONNX model differs from Paddle's by {error:.2e}; nothing was exported")
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
+    sizes = {name: os.path.getsize(os.path.join(folder, name)) / 2**20 for name in ("model.pdiparams", "model.onnx")}
+    logger.info(f"exported {folder}: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
+    logger.info(f"ONNX Runtime's logits differ from Paddle's by {error:.1e} at most")
+
+
+def onnx_error(model, onnx_file):
+    """Largest difference between Paddle's logits and ONNX Runtime's on ragged batches of random ids.
+
+    Batches of 1 to 32 texts, 3 to 512 tokens (or as many as the model takes).
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    longest = min(512, model.config.max_position_embeddings)
+    generator = np.random.default_rng(0)
+    was_training = model.training
+    model.eval()
+    worst = 0.0
+    for batch, length in ((1, 3), (32, 24), (4, 128), (2, longest)):
+        length = min(length, longest)
+        input_ids = generator.integers(1, model.config.vocab_size, [batch, length])
+        token_type_ids = np.zeros_like(input_ids)
+        for row, kept in enumerate(generator.integers(3, length + 1, batch)):
+            input_ids[row, kept if row else length :] = model.config.pad_token_id
+            token_type_ids[row, kept // 2 : kept] = 1
+        with paddle.no_grad():
+            expected = model(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids))
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        found = session.run(None, {"input_ids": input_ids, "token_type_ids": token_type_ids})
+        worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found)))
+    if was_training:
+        model.train()
+    return worst
+
+
+def dev_metrics(dataset, num_examples, scores, baseline):
+    """What metrics.json holds: the dev scores of one model, as shares of 1, and a trivial baseline's."""
+    return {"dataset": dataset, "split": "dev", "num_examples": num_examples, **scores, "baseline": baseline}
+
+
+def read_metrics(folder):
+    """metrics.json of a model folder, where the model was scored; else None."""
+    path = os.path.join(folder, "metrics.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)

@@ -1,0 +1,101 @@
+"""Metrics: accuracy, entities as seqeval counts them, answers as CMRC2018's scorer does; and trivial baselines."""
+
+import collections
+import difflib
+
+from ernie.features import IGNORED
+
+
+def accuracy(predictions, labels):
+    """{"accuracy"}: the share of right classes. predictions: logits [examples, classes]; labels: int [examples]."""
+    return {"accuracy": float((predictions.argmax(axis=-1) == labels).mean())}
+
+
+def majority_share(examples):
+    """{"majority_class"}: the accuracy of always answering the commonest label."""
+    counts = collections.Counter(e["label"] for e in examples)
+    return {"majority_class": max(counts.values()) / len(examples)}
+
+
+def entity_scores(predictions, labels, label_list):
+    """Entity-level {"precision", "recall", "f1"} as seqeval counts them.
+
+    Args:
+        predictions: logits [sentences, length, tags].
+        labels: int [sentences, length]; `IGNORED` positions do not count.
+    """
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    best = predictions.argmax(axis=-1)
+    kept = [row != IGNORED for row in labels]
+    true = [[label_list[i] for i in row[keep]] for row, keep in zip(labels, kept)]
+    found = [[label_list[i] for i in row[keep]] for row, keep in zip(best, kept)]
+    scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    return {name: float(score(true, found, zero_division=0)) for name, score in scores.items()}
+
+
+# What CMRC2018's scorer (cmrc2018_evaluate.py) leaves out of an answer.
+CMRC_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+
+
+def cmrc_units(text):
+    """An answer as CMRC2018's scorer cuts it: Chinese characters one by one, other runs word by word."""
+    from nltk.tokenize import NLTKWordTokenizer
+
+    units, run_of_others = [], ""
+    for char in text.lower().strip() + "\u4e00":  # a Chinese character to end the last run
+        if char in CMRC_PUNCTUATION:
+            continue
+        if "\u4e00" <= char <= "\u9fa5":
+            units += NLTKWordTokenizer().tokenize(run_of_others) if run_of_others else []
+            units.append(char)
+            run_of_others = ""
+        else:
+            run_of_others += char
+    return units[:-1]
+
+
+def cmrc_scores(predictions, references):
+    """{"exact_match", "f1"} as CMRC2018's scorer defines them for Chinese, as shares of 1.
+
+    Exact match leaves punctuation out. F1 is of the longest run of units that an answer and a reference have in
+    common; of several references the best counts.
+
+    Args:
+        predictions: a list of str.
+        references: for each a list of str.
+    """
+    exact = f1 = 0.0
+    for prediction, answers in zip(predictions, references):
+        exact += any(_without_punctuation(prediction) == _without_punctuation(answer) for answer in answers)
+        f1 += max(_cmrc_f1(cmrc_units(prediction), cmrc_units(answer)) for answer in answers)
+    return {"exact_match": exact / len(references), "f1": f1 / len(references)}
+
+
+def _without_punctuation(text):
+    return "".join(c for c in text.lower().strip() if c not in CMRC_PUNCTUATION)
+
+
+def _cmrc_f1(units, answer_units):
+    match = difflib.SequenceMatcher(None, units, answer_units, autojunk=False)
+    common = match.find_longest_match(0, len(units), 0, len(answer_units)).size
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(units), common / len(answer_units)
+    return 2 * precision * recall / (precision + recall)
+
+
+def question_blind_share(examples):
+    """{"question_blind"}: the exact match that no model can exceed if it never reads the question.
+
+    Such a model gives one answer a context; the best it can do is the answer that most of the context's
+    questions share.
+    """
+    contexts = collections.defaultdict(list)
+    for example in examples:
+        contexts[example["context"]].append({_without_punctuation(a["text"]) for a in example["answers"]})
+    best = 0
+    for answer_sets in contexts.values():
+        counts = collections.Counter(answer for answers in answer_sets for answer in answers)
+        best += max(counts.values())
+    return {"question_blind": best / len(examples)}

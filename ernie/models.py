@@ -1,0 +1,136 @@
+"""Models and tokenizers, from the hub or from a local folder."""
+
+import json
+import os
+
+from paddlenlp.transformers import AutoTokenizer, ErnieTokenizer
+
+from deploy.predictor import ernie_tokenizer
+from ernie.arguments import UsageError, UserError
+
+
+def local_folder(name):
+    """The absolute path of a local model folder, or None for a name of the hub.
+
+    Absolute, since PaddleNLP asks the hub for a bare name even where a folder is called so.
+    """
+    if os.path.isdir(name):
+        return os.path.abspath(name)
+    if os.path.exists(name):
+        raise UserError(f"--model_name_or_path {name} is a file; expected a model folder or a name of the hub")
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        raise UserError(f"--model_name_or_path {name}: no such folder")
+    return None
+
+
+def read_model_config(name):
+    """config.json of a model folder as a dict; {} for a name of the hub."""
+    folder = local_folder(name)
+    if folder is None:
+        return {}
+    path = os.path.join(folder, "config.json")
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except OSError:
+        raise UserError(
+            f"--model_name_or_path {name} is no model folder: it has no config.json (it holds "
+            f"{', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'})"
+        ) from None
+    except ValueError as e:
+        raise UserError(f"{path} is not JSON: {e}") from e
+
+
+def load_model(auto_class, model_args, data_args, tokenizer, labels, fine_tuned):
+    """Loads a model with a head for these labels.
+
+    Args:
+        auto_class: AutoModelForSequenceClassification or another of paddlenlp.transformers.
+        fine_tuned: nothing will be trained, so the folder must hold a model for this very task and labels.
+
+    Raises:
+        UserError: a folder without its parts, a hub that can't be reached, another task's model.
+    """
+    name = model_args.model_name_or_path
+    folder, config = local_folder(name), read_model_config(name)
+    head = auto_class.__name__.removeprefix("AutoModelFor")
+    if fine_tuned:
+        architecture = (config.get("architectures") or ["?"])[0]
+        id2label = config.get("id2label") or {}
+        found = [id2label[key] for key in sorted(id2label, key=int)]
+        if not architecture.endswith(head) or (labels and found != labels):
+            raise UserError(
+                f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
+                + (f" with the labels {', '.join(found[:8])}" if found else "")
+                + ". Add --do_train, or name the folder that --do_train wrote"
+            )
+    if folder is not None and not any(f.endswith((".pdparams", ".safetensors")) for f in os.listdir(folder)):
+        raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams)")
+    arguments = {"num_labels": len(labels)} if labels else {}
+    try:
+        model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
+    except Exception as e:
+        raise UserError(_cannot_load("model", name, folder, e)) from e
+    if labels:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: index for index, label in enumerate(labels)}
+    if max(tokenizer.vocab.values()) >= model.config.vocab_size:
+        raise UserError(
+            f"{name}: its vocab.txt has {max(tokenizer.vocab.values()) + 1:,} entries, but its model takes ids below "
+            f"{model.config.vocab_size:,}; the files are of different models"
+        )
+    longest = model.config.max_position_embeddings
+    if data_args.max_seq_length > longest:
+        raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")
+    return model
+
+
+def _cannot_load(what, name, folder, error):
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if folder is None:
+        return (
+            f"--model_name_or_path {name}: no folder of that name, and the hub gave no {what} ({reason}). "
+            "Check the name and the network, or give the path of a model folder"
+        )
+    return f"the {what} in {name} can't be loaded: {reason}"
+
+
+class PythonErnieTokenizer(ernie_tokenizer.ErnieTokenizer):
+    """PaddleNLP's own tokenizer in Python behind the interface of the fast ones, for --use_fast_tokenizer off."""
+
+    def __init__(self, tokenizer):
+        super().__init__(dict(tokenizer.vocab.token_to_idx), backend="tokenizers")
+        self.reference = tokenizer
+
+    def encode(self, texts):
+        reference = self.reference
+        # PaddleNLP's own offsets are of the normalized text; those of `tokenizers` are exact, and the pieces the same.
+        offsets = [e.offsets for e in super().encode(texts)]
+        ids = [reference.convert_tokens_to_ids(reference.tokenize(text)) for text in texts]
+        return [ernie_tokenizer.Encoding(*pair) for pair in zip(ids, offsets)]
+
+
+def load_tokenizer(model_args, data_args):
+    """(PaddleNLP's tokenizer, which saves itself beside a model; the ErnieTokenizer that does the work)."""
+    name = model_args.model_name_or_path
+    folder = local_folder(name)
+    try:
+        if folder is not None:
+            ernie_tokenizer.load_vocab(os.path.join(folder, "vocab.txt"))  # raises what a user can read
+            reference = ErnieTokenizer.from_pretrained(folder)
+        else:
+            reference = AutoTokenizer.from_pretrained(name)
+    except ernie_tokenizer.TokenizerError as e:
+        raise UserError(str(e)) from e
+    except Exception as e:
+        raise UserError(_cannot_load("tokenizer", name, folder, e)) from e
+    if not isinstance(reference, ErnieTokenizer):
+        raise UserError(f"--model_name_or_path {name} has a {type(reference).__name__}; expected an ERNIE model")
+    reference.model_max_length = data_args.max_seq_length
+    reference.init_kwargs["model_max_length"] = data_args.max_seq_length
+    if data_args.use_fast_tokenizer:
+        vocab = dict(reference.vocab.token_to_idx)
+        tokenizer = ernie_tokenizer.ErnieTokenizer(vocab, do_lower_case=reference.do_lower_case)
+    else:
+        tokenizer = PythonErnieTokenizer(reference)
+    return reference, tokenizer
