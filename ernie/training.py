@@ -49,8 +49,8 @@ class AtTheEnd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
-            control.should_evaluate = args.evaluation_strategy != "no"
-            control.should_save = args.save_strategy != "no"
+            control.should_evaluate = args.evaluation_strategy.value != "no"
+            control.should_save = args.save_strategy.value != "no"
         return control
 
 
