@@ -96,7 +96,7 @@ def locate_answer(context, answer):
     CMRC2018 has answers whose `answer_start` is off: the nearest occurrence is taken.
     """
     text, start = answer["text"], answer["answer_start"]
-    if context[max(start, 0) : max(start, 0) + len(text)] != text:
+    if start < 0 or context[start : start + len(text)] != text:
         places = [m.start() for m in re.finditer(re.escape(text), context)]
         if not places:
             return None

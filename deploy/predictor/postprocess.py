@@ -125,6 +125,10 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         for score, begin, last in zip(scores.tolist(), starts[rows] + first, ends[columns] + first):
             span = (offsets[begin][0], offsets[last][1])
             found[span] = max(score, found.get(span, score))
+    longest = max((len(start) for start, _, _ in windows), default=0)
+    if not found and n_best_size < longest:
+        # All of the best ends lie before the best starts: look at every pair.
+        return read_answers(windows, context, offsets, longest, max_answer_length)[:n_best_size]
     if not found:
         return [{"answer": "", "start": 0, "end": 0, "confidence": 1.0}]
     # Equal scores: the earlier, shorter span, so that the order never depends on the windows.

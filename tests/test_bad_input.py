@@ -1,0 +1,177 @@
+"""What a user can get wrong: one message that names the thing, the contract's exit status, no traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
+
+LABELLED = {"sentence": "好", "label": "100"}
+
+
+def data_dir(tmp_path, dataset, **files):
+    """A --data_dir with one data set: a copy of the sample's, with some files replaced."""
+    folder = tmp_path / "data" / dataset
+    shutil.copytree(SAMPLE_DATA / dataset, folder)
+    for name, content in files.items():
+        path = folder / f"{name}.{'tsv' if dataset == 'msra_ner' else 'json'}"
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return tmp_path / "data"
+
+
+def expect(capsys, status, says, script, *arguments):
+    """Runs a script that must end with this status and one message that says all of these."""
+    with pytest.raises(SystemExit) as stopped:
+        call(script, *arguments)
+    lines = capsys.readouterr().err.strip().splitlines()
+    message = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith(f"{script}.py: error: ")) :])
+    assert stopped.value.code == status, message
+    assert "Traceback" not in message and len(message.splitlines()) <= 2
+    for part in says:
+        assert part in message
+
+
+BAD_DATA = {
+    "no file": ("tnews", {"train": None}, ["no file train.json in"]),
+    "an empty file": ("tnews", {"train": ""}, ["train.json has no examples"]),
+    "broken JSON on line 3": ("tnews", {"train": f'{json.dumps(LABELLED)}\n\n{{"sentence": \n'}, ["line 3 is not JSON"]),
+    "a missing field": ("tnews", {"train": '{"label": "100"}\n'}, ["train.json line 1", "no field `sentence`"]),
+    "a null text": ("tnews", {"dev": '{"sentence": null, "label": "100"}\n'}, ["dev.json line 1", "null"]),
+    "a NaN text": ("tnews", {"dev": '{"sentence": NaN, "label": "100"}\n'}, ["dev.json line 1", "NaN"]),
+    "an empty text": ("tnews", {"dev": '{"sentence": " ", "label": "100"}\n'}, ["dev.json line 1", "expected a text"]),
+    "an unknown label": ("tnews", {"dev": '{"sentence": "好", "label": "999"}\n'}, ["dev.json line 1", "'999'"]),
+    "no label": ("tnews", {"dev": '{"sentence": "好"}\n'}, ["dev.json line 1", "`label` is null"]),
+    "bytes that are no text": ("tnews", {"train": b"\xff\xfe\x00\x01"}, ["train.json line 1 is not UTF-8"]),
+    "tags and tokens of two lengths": ("msra_ner", {"train": "北\x02京\tB-LOC\n"}, ["line 1", "2 tokens, but 1 tags"]),
+    "an unknown tag": ("msra_ner", {"train": "北\tB-CITY\n"}, ["train.tsv line 1", "unknown label 'B-CITY'"]),
+    "no SQuAD file": ("cmrc2018", {"train": "[1]"}, ["train.json", "expected SQuAD's format"]),
+    "no answers to train on": (
+        "cmrc2018",
+        {"train": '{"data": [{"paragraphs": [{"context": "好", "qas": [{"id": "Q7", "question": "?"}]}]}]}'},
+        ["Q7 has no answers"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data(case, tmp_path, tiny_model, capsys):
+    dataset, files, says = BAD_DATA[case]
+    arguments = arguments_for(
+        *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval"), data_dir=data_dir(tmp_path, dataset, **files)
+    )
+    expect(capsys, 1, says, SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments)
+    assert not list((tmp_path / "out").rglob("*.pdparams"))
+
+
+def test_no_data_dir(tmp_path, tiny_model, capsys):
+    arguments = arguments_for("tnews", tiny_model, tmp_path, "--do_train", data_dir=tmp_path / "none")
+    expect(capsys, 1, [f"--data_dir {tmp_path / 'none'} does not exist"], "run_seq_cls", *arguments)
+    arguments = arguments_for("mine", tiny_model, tmp_path, "--do_train", data_dir=SAMPLE_DATA)
+    expect(capsys, 1, ["no folder", "holds afqmc, cluewsc2020"], "run_seq_cls", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--config", "none.yml"], ["--config none.yml: No such file"]),
+        (["--max_seq_length", "9999"], ["--max_seq_length 9999", "takes up to 2048 tokens"]),
+    ],
+)
+def test_bad_values(more, says, tmp_path, tiny_model, capsys):
+    status = 1 if "--config" in more else 2
+    expect(capsys, status, says, "run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, "--do_train", *more))
+
+
+def test_usage_errors_have_status_2(tmp_path, tiny_model, capsys):
+    config = tmp_path / "own.yml"
+    config.write_text("DefaultArgs:\n  lerning_rate: 1\n")
+    for more, says in (
+        (["--learning-rate", "1"], ["unknown argument --learning-rate", "did you mean --learning_rate?"]),
+        (["--config", config], [f"--config {config}", "did you mean learning_rate?"]),
+        (["--dataset", "cmrc2018"], ["use run_qa.py"]),
+        (["--device", "gpu:99"], ["--device gpu:99", "leave --device out"]),
+    ):
+        expect(capsys, 2, says, "run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, "--do_train", *more))
+
+
+def test_missing_arguments():
+    """As a process of its own, so that its whole output is seen."""
+    done = subprocess.run([sys.executable, "run_qa.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the following arguments are required: --model_name_or_path, --dataset, --output_dir" in done.stderr
+    assert "Traceback" not in done.stderr and "usage:" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def broken_model(tmp_path, model, remove=(), **replace):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    for name in remove:
+        (folder / name).unlink()
+    for name, content in replace.items():
+        (folder / name.replace("__", ".")).write_text(content, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("remove", "replace", "says"),
+    [
+        (["config.json"], {}, ["is no model folder", "it has no config.json"]),
+        (["model_state.pdparams"], {}, ["has no weights"]),
+        (["vocab.txt"], {}, ["vocab.txt does not exist"]),
+        ([], {"config__json": "{"}, ["config.json is not JSON"]),
+        ([], {"vocab__txt": "a\nb\n"}, ["vocab.txt is no ERNIE vocabulary"]),
+        ([], {"model_state__pdparams": "cut short"}, ["can't be loaded"]),
+    ],
+)
+def test_model_folders_without_their_parts(remove, replace, says, tmp_path, tiny_model, capsys):
+    folder = broken_model(tmp_path, tiny_model, remove, **replace)
+    expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", folder, tmp_path / "out", "--do_train"))
+
+
+def test_a_vocabulary_of_another_model(tmp_path, tiny_model, capsys):
+    vocab = (tiny_model / "vocab.txt").read_text(encoding="utf-8") + "one\nmore\n"
+    folder = broken_model(tmp_path, tiny_model, vocab__txt=vocab)
+    says = ["the files are of different models"]
+    expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", folder, tmp_path / "out", "--do_train"))
+
+
+def test_a_folder_that_is_none(tmp_path, capsys):
+    for name, says in ((tmp_path / "none", "no such folder"), (SAMPLE_DATA / "tnews/dev.json", "is a file")):
+        expect(capsys, 1, [says], "run_seq_cls", *arguments_for("tnews", name, tmp_path, "--do_train"))
+
+
+def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
+    arguments = arguments_for("tnews", tiny_model, tmp_path, "--do_predict")
+    expect(capsys, 1, ["was not fine-tuned for tnews", "Add --do_train"], "run_seq_cls", *arguments)
+
+
+def test_no_network_for_a_hub_name(tmp_path, monkeypatch, capsys):
+    """Every connection is refused: the name of a model and of a data set each give one message."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = arguments_for("tnews", "ernie-3.0-unheard-of-zh", tmp_path, "--do_train")
+    expect(capsys, 1, ["ernie-3.0-unheard-of-zh", "the hub gave no tokenizer"], "run_seq_cls", *arguments)
+    monkeypatch.setattr("paddlenlp.datasets.clue.DATA_HOME", str(tmp_path))
+    arguments = ["--model_name_or_path", "x", "--dataset", "afqmc", "--output_dir", tmp_path, "--do_train"]
+    expect(capsys, 1, ["afqmc could not be downloaded", "--data_dir DIR"], "run_seq_cls", *arguments)
+
+
+def test_output_that_can_not_be_written(tmp_path, tiny_model, capsys):
+    (tmp_path / "file").write_text("")
+    arguments = arguments_for("tnews", tiny_model, tmp_path / "file" / "out", "--do_train")
+    expect(capsys, 1, ["--output_dir", "can't be written"], "run_seq_cls", *arguments)
+    if os.geteuid() == 0:
+        return  # nothing is read-only to root
+    (tmp_path / "closed").mkdir(mode=0o500)
+    arguments = arguments_for("tnews", tiny_model, tmp_path / "closed", "--do_train")
+    expect(capsys, 1, ["can't be written"], "run_seq_cls", *arguments)

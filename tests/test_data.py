@@ -1,0 +1,310 @@
+"""CLUE's formats to examples and features: what is read, left out, marked, aligned and cut."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLE_DATA
+
+from deploy.predictor.ernie_tokenizer import ErnieTokenizer, load_vocab
+from ernie import data, features
+from ernie.arguments import TASK_OF, DataArguments, UserError
+
+TOKENIZER = ErnieTokenizer(load_vocab(ROOT / "examples" / "model" / "vocab.txt"), backend="tokenizers")
+
+
+def arguments(dataset="own", data_dir=None, **kwargs):
+    return DataArguments(dataset=dataset, data_dir=data_dir and str(data_dir), **kwargs)
+
+
+def write(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("dataset", TASK_OF)
+@pytest.mark.parametrize("folder", ["sample", "real"])
+def test_every_split_is_read_whole(dataset, folder, request):
+    """As many examples as PaddleNLP's own reading of the formats gives, none lost to odd line ends."""
+    root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
+    for split in ("train", "dev", "test"):
+        examples = data.load_examples(TASK_OF[dataset], arguments(dataset, root), split)
+        path = root / dataset / f"{split}.json"
+        if dataset == "cmrc2018":
+            articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+            expected = sum(len(p["qas"]) for a in articles for p in a["paragraphs"])
+        elif dataset == "msra_ner":
+            name = "train.tsv" if split == "train" else "test.tsv"
+            expected = (root / dataset / name).read_bytes().count(b"\n")
+        else:
+            rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+            expected = sum(split == "test" or row["label"] != "-" for row in rows)
+        assert len(examples) == expected
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    path = write(tmp_path / "x.json", {"sentence": "一\u2028二\x85三", "label": "1"}, "", {"sentence": "四", "label": 2})
+    examples = data.read_seq_cls(path, labelled=True)
+    assert [e["text"] for e in examples] == ["一\u2028二\x85三", "四"]
+    assert examples[1]["label"] == "2" and examples[1]["where"].endswith("line 3")
+
+
+def test_rows_without_agreement_are_left_out(tmp_path):
+    row = {"sentence1": "一", "sentence2": "二"}
+    path = write(tmp_path / "x.json", {**row, "label": "-"}, {**row, "label": "neutral"})
+    assert [e["label"] for e in data.read_seq_cls(path, labelled=True)] == ["neutral"]
+    # In a test split the label is not looked at, and every row gets a prediction.
+    assert len(data.read_seq_cls(path, labelled=False)) == 2
+
+
+def published_marks(example):
+    """CLUEWSC's marks as the published scripts insert them, one character at a time."""
+    target, text = example["target"], list(example["text"])
+    pronoun, pronoun_at, noun, noun_at = (
+        *(target["span2_text"], target["span2_index"]),
+        *(target["span1_text"], target["span1_index"]),
+    )
+    first, second = ("_", noun, noun_at, "_"), ("[", pronoun, pronoun_at, "]")
+    if pronoun_at < noun_at:
+        first, second = second, first
+    text.insert(first[2], first[0])
+    text.insert(first[2] + len(first[1]) + 1, first[3])
+    text.insert(second[2] + 2, second[0])
+    text.insert(second[2] + len(second[1]) + 3, second[3])
+    return "".join(text)
+
+
+@pytest.mark.parametrize("folder", ["sample", "real"])
+def test_cluewsc_marks_both_spans_whichever_comes_first(folder, request):
+    root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
+    rows = [json.loads(line) for line in (root / "cluewsc2020/train.json").read_bytes().split(b"\n") if line]
+    if folder == "sample":  # in the real rows the noun always comes first
+        assert {row["target"]["span1_index"] < row["target"]["span2_index"] for row in rows} == {True, False}
+    for row in rows:
+        assert data.mark_spans(row, "here") == published_marks(row)
+
+
+def test_csl_is_keywords_and_abstract(tmp_path):
+    path = write(tmp_path / "x.json", {"abst": "摘要", "keyword": ["甲", "", "乙"], "label": "1"})
+    (example,) = data.read_seq_cls(path, labelled=True)
+    assert (example["text"], example["text_pair"]) == ("甲  乙", "摘要")
+
+
+def test_an_own_data_set_takes_its_labels_from_the_training_file(tmp_path):
+    write(tmp_path / "own/train.json", *({"sentence": "文", "label": label} for label in ("乙", "甲", "乙")))
+    examples = data.load_examples("SequenceClassification", arguments("own", tmp_path), "train")
+    assert data.find_labels("SequenceClassification", "own", examples, None) == sorted(["甲", "乙"])
+    write(tmp_path / "own_ner/train.tsv", "北\x02京\tB-CITY\x02I-CITY")
+    examples = data.load_examples("TokenClassification", arguments("own_ner", tmp_path), "train")
+    assert data.find_labels("TokenClassification", "own_ner", examples, None) == ["B-CITY", "I-CITY", "O"]
+
+
+# ------------------------------------------------------------------------------------------------- features
+
+
+def test_no_feature_exceeds_the_limit(real_data):
+    for dataset, task in TASK_OF.items():
+        args = arguments(dataset, real_data, max_seq_length=48)
+        examples = data.load_examples(task, args, "dev")
+        if task == "QuestionAnswering":
+            made, _ = features.qa_features(examples, TOKENIZER, args, labelled=True)
+        else:
+            make = features.seq_cls_features if task == "SequenceClassification" else features.token_cls_features
+            made = make(examples, TOKENIZER, args)
+        lengths = [len(f["input_ids"]) for f in made]
+        assert max(lengths) <= 48, dataset
+        assert max(lengths) == 48 or dataset == "afqmc", f"{dataset} was not put to the test"
+        assert all(len(f["input_ids"]) == len(f["token_type_ids"]) for f in made)
+
+
+LABELS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
+LABEL2ID = {label: index for index, label in enumerate(LABELS)}
+
+
+def ner_feature(tokens, tags, **kwargs):
+    examples = [{"id": 0, "where": "here", "tokens": tokens, "tags": tags}]
+    (feature,) = features.token_cls_features(examples, TOKENIZER, arguments(**kwargs), LABEL2ID)
+    return feature
+
+
+def labels_by_text(feature):
+    """[(text of the piece, tag)] of the labelled pieces."""
+    text = feature["text"]
+    return [
+        (text[start:end], LABELS[label])
+        for (start, end), label in zip(feature["offsets"], feature["labels"][1:-1])
+        if label != features.IGNORED
+    ]
+
+
+def test_words_numbers_and_spaces_shift_no_label():
+    tokens = ["我", "在", "\u3000", "Huawei", "Mate", "2019", "年", "会", "见", "李", "明", "℃", "\u200b", "北"]
+    tags = ["O", "O", "O", "B-ORG", "I-ORG", "O", "O", "O", "O", "B-PER", "I-PER", "O", "O", "B-LOC"]
+    feature = ner_feature(tokens, tags)
+    labelled = labels_by_text(feature)
+    by_char = dict(labelled)
+    assert by_char["李"] == "B-PER" and by_char["明"] == "I-PER" and by_char["北"] == "B-LOC"
+    assert by_char["年"] == "O"
+    # A word of several pieces has one label, on its first piece; a space and an invisible character have none.
+    tokens_labelled = [tag for _, tag in labelled]
+    assert tokens_labelled == [t for token, t in zip(tokens, tags) if token not in ("\u3000", "\u200b")]
+    assert feature["labels"][0] == feature["labels"][-1] == features.IGNORED
+
+
+def test_a_word_written_letter_by_letter_is_labelled_where_pieces_begin():
+    feature = ner_feature(["n", "b", "a", "赛"], ["B-ORG", "I-ORG", "I-ORG", "O"])
+    assert feature["text"] == "nba赛"
+    assert labels_by_text(feature)[0][1] == "B-ORG" and labels_by_text(feature)[-1] == ("赛", "O")
+
+
+def test_cut_sentences_keep_labels_and_inputs_of_one_length():
+    feature = ner_feature(["中"] * 100, ["O"] * 100, max_seq_length=32)
+    assert len(feature["input_ids"]) == len(feature["labels"]) == 32 and len(feature["offsets"]) == 30
+
+
+def test_real_ner_labels_are_those_of_the_file(real_data):
+    """MSRA's tokens are single characters: every one that a piece begins keeps its tag."""
+    args = arguments("msra_ner", real_data, max_seq_length=512)
+    examples = data.load_examples("TokenClassification", args, "dev")
+    made = features.token_cls_features(examples, TOKENIZER, args, LABEL2ID)
+    for example, feature in zip(examples, made):
+        assert feature["text"] == "".join(example["tokens"])
+        expected = {start: example["tags"][start] for start, _ in feature["offsets"]}
+        found = {
+            start: LABELS[label]
+            for (start, _), label in zip(feature["offsets"], feature["labels"][1:])
+            if label != features.IGNORED
+        }
+        assert found == expected
+
+
+@pytest.mark.parametrize("folder", ["sample", "real"])
+def test_qa_positions_are_the_answers(folder, request):
+    """In each window the labelled span, read back through the offsets, is the answer's text."""
+    root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
+    args = arguments("cmrc2018", root, max_seq_length=256, doc_stride=64)
+    examples = data.load_examples("QuestionAnswering", args, "train")[:400]
+    made, offsets = features.qa_features(examples, TOKENIZER, args, labelled=True)
+    answered = set()
+    for feature in made:
+        start, end = feature["start_positions"], feature["end_positions"]
+        if start == 0:
+            assert end == 0
+            continue
+        example = examples[feature["example"]]
+        answered.add(feature["example"])
+        shift = feature["first"] - feature["begin"]
+        span = offsets[feature["example"]]
+        text = example["context"][span[start + shift][0] : span[end + shift][1]]
+        answers = {a["text"] for a in example["answers"]}
+        # A piece may be longer than the answer's end within it ("1999" where the answer is "199").
+        assert any(answer.strip() in text and len(text) <= len(answer) + 12 for answer in answers), (text, answers)
+        assert start >= feature["begin"]
+    # An answer of up to 64 tokens is inside some window; a longer one may be in none.
+    short = {i for i, e in enumerate(examples) if all(len(a["text"]) <= 64 for a in e["answers"])}
+    located = {i for i in short if any(features.locate_answer(examples[i]["context"], a) for a in examples[i]["answers"])}
+    assert located <= answered and len(located) > 0.85 * len(examples)
+
+
+def test_an_answer_whose_start_is_off_is_found():
+    assert features.locate_answer("天津在北京边上，北京", {"text": "北京", "answer_start": 7}) == (8, 10)
+    assert features.locate_answer("天津", {"text": "天津", "answer_start": -1}) == (0, 2)
+    assert features.locate_answer("天津", {"text": "北京", "answer_start": 0}) is None
+
+
+def test_batches_are_padded_to_the_longest_or_to_a_given_length():
+    rows = [
+        {"input_ids": [1, 7, 2], "token_type_ids": [0, 0, 0], "labels": [-100, 3, -100]},
+        {"input_ids": [1, 7, 8, 9, 2], "token_type_ids": [0] * 5, "labels": [-100, 3, 4, 5, -100]},
+    ]
+    batch = features.Collator(TOKENIZER)(rows)
+    assert batch["input_ids"].shape == [2, 5]
+    np.testing.assert_array_equal(batch["labels"][0], [-100, 3, -100, -100, -100])
+    assert features.Collator(TOKENIZER, [4, 16, 8])(rows)["input_ids"].shape == [2, 8]
+
+
+# ------------------------------------------------------------------------------------------------ bad rows
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"sentence": "好", "label": ', "is not JSON"),
+        ('["好"]', "expected a JSON object"),
+        ({"label": "1"}, "no field `sentence`"),
+        ({"sentence": None, "label": "1"}, "`sentence` is null"),
+        ('{"sentence": NaN, "label": "1"}', "`sentence` is NaN"),
+        ({"sentence": " \u3000", "label": "1"}, "expected a text"),
+        ({"sentence": "好"}, "`label` is null"),
+        ('{"sentence": "好", "label": NaN}', "`label` is NaN"),
+        ({"sentence1": "好", "label": "1"}, "no field `sentence2`"),
+        ({"abst": "好", "keyword": "词", "label": "1"}, "`keyword` must be a list"),
+        ({"text": "他好", "target": {"span1_text": "他"}, "label": "true"}, "`target` needs"),
+        (
+            {
+                "text": "他好",
+                "target": {"span1_text": "他", "span1_index": 1, "span2_text": "好", "span2_index": 1},
+                "label": "true",
+            },
+            "does not stand at",
+        ),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, row, says):
+    path = write(tmp_path / "x.json", {"sentence": "好", "label": "1"}, {"sentence": "好", "label": "1"}, row)
+    with pytest.raises(UserError) as error:
+        data.read_seq_cls(path, labelled=True)
+    assert f"{path} line 3" in str(error.value) and says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("北\x02京\tB-LOC", "2 tokens, but 1 tags"),
+        ("北\x02京", "got 1 column"),
+        ("北\x02京\tB-LOC\x02LOC", "tag 'LOC'"),
+        (" \tO", "no tokens"),
+        ("北\tO\tO", "got 3 column"),
+    ],
+)
+def test_a_broken_ner_row_is_named(tmp_path, line, says):
+    path = write(tmp_path / "x.tsv", "北\tO", line)
+    with pytest.raises(UserError) as error:
+        data.read_token_cls(path, labelled=True)
+    assert f"{path} line 2" in str(error.value) and says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"data": [\n{"paragraphs": \n]}]}', "line 3 is not JSON"),
+        ("[]", "expected SQuAD's format"),
+        ('{"data": [{"paragraph": []}]}', "data[0]: needs `paragraphs`"),
+        ('{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "q7", "question": "?", "answers": []}]}]}]}', "q7"),
+        (
+            '{"data": [{"paragraphs": [{"context": null, "qas": [{"id": "q7", "question": "?", '
+            '"answers": [{"text": "a", "answer_start": 0}]}]}]}]}',
+            "`context` is null",
+        ),
+    ],
+)
+def test_a_broken_qa_file_is_named(tmp_path, content, says):
+    path = write(tmp_path / "x.json", content)
+    with pytest.raises(UserError) as error:
+        data.read_qa(path, labelled=True)
+    assert path in str(error.value) and says in str(error.value)
+
+
+def test_invalid_utf8_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b'{"sentence": "a", "label": "1"}\n{"sentence": "\xff", "label": "1"}\n')
+    with pytest.raises(UserError, match="line 2 is not UTF-8"):
+        data.read_seq_cls(str(path), labelled=True)
+
+
+def test_an_unknown_label_is_named():
+    example = {"where": "x.json line 9", "label": "2"}
+    with pytest.raises(UserError, match="x.json line 9: unknown label '2'; known are 0, 1"):
+        data.label_ids([example], ["0", "1"], "label")
