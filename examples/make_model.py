@@ -48,7 +48,7 @@ def make_model(arch, vocab_file, output_dir, seed=0):
         task_type_vocab_size=3,
         use_task_id=True,
         # The narrow sample learns faster from larger weights and needs no dropout.
-        initializer_range=0.05 if sample else 0.02,
+        initializer_range=0.1 if sample else 0.02,
         hidden_dropout_prob=0.0 if sample else 0.1,
         attention_probs_dropout_prob=0.0 if sample else 0.1,
     )
