@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import paddle
 import yaml
-from paddlenlp.trainer import CompressionArguments, PdArgumentParser, TrainingArguments
+from paddlenlp.trainer import CompressionArguments, PdArgumentParser, TrainingArguments, set_seed
 from paddlenlp.utils.log import logger
 
 SCRIPTS = {
@@ -172,6 +172,10 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if task == "QuestionAnswering":
         values.label_names = ["start_positions", "end_positions"]
 
+    if values.device == "cpu":
+        # What several processes talk through, under paddle.distributed.launch; Paddle's own choice needs GPUs.
+        os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
+
     arguments = []
     for dataclass_type in dataclass_types:
         names = [f.name for f in dataclasses.fields(dataclass_type) if f.init]
@@ -184,6 +188,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     except ValueError as e:
         parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
     logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
+    # PaddleNLP's Trainer sets the seed as well, but the weights of a new head are drawn before there is a Trainer.
+    set_seed(values.seed)
     return arguments
 
 

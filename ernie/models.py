@@ -128,6 +128,7 @@ def load_tokenizer(model_args, data_args):
         raise UserError(f"--model_name_or_path {name} has a {type(reference).__name__}; expected an ERNIE model")
     reference.model_max_length = data_args.max_seq_length
     reference.init_kwargs["model_max_length"] = data_args.max_seq_length
+    reference.init_kwargs.pop("special_tokens_map_file", None)  # a path of this machine, which would be saved
     if data_args.use_fast_tokenizer:
         vocab = dict(reference.vocab.token_to_idx)
         tokenizer = ernie_tokenizer.ErnieTokenizer(vocab, do_lower_case=reference.do_lower_case)

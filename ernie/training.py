@@ -120,7 +120,7 @@ def find_checkpoint(training_args, settings):
     if training_args.resume_from_checkpoint:
         return training_args.resume_from_checkpoint
     folder = training_args.output_dir
-    found = []
+    found, useless = [], []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         path = os.path.join(folder, name)
         if not re.fullmatch(r"checkpoint-\d+", name) or not os.path.isdir(path):
@@ -128,27 +128,31 @@ def find_checkpoint(training_args, settings):
         complete = os.path.join(path, "complete.json")
         if os.path.exists(complete) and not training_args.overwrite_output_dir:
             found.append((int(name.split("-")[1]), path, complete))
-        elif training_args.should_save:
-            shutil.rmtree(path)
-    if not found:
-        return None
-    _, path, complete = max(found)
-    with open(complete, encoding="utf-8") as f:
-        before = json.load(f)
-    changed = {key: before.get(key) for key in settings if before.get(key) != settings[key]}
-    if not changed:
-        logger.info(f"going on from {path}; --overwrite_output_dir begins anew")
-        return path
-    if not before.get("finished"):
-        differences = ", ".join(f"{key} {value} (now {settings[key]})" for key, value in changed.items())
-        raise UserError(
-            f"{path} is of an unfinished training with {differences}. Run it with those settings to go on, add "
-            "--overwrite_output_dir to begin anew, or choose another --output_dir"
-        )
+        else:
+            useless.append(path)
+    checkpoint = None
+    if found:
+        _, checkpoint, complete = max(found)
+        with open(complete, encoding="utf-8") as f:
+            before = json.load(f)
+        changed = {key: before.get(key) for key in settings if before.get(key) != settings[key]}
+        if changed and not before["finished"]:
+            differences = ", ".join(f"{key} {value} (now {settings[key]})" for key, value in changed.items())
+            raise UserError(
+                f"{checkpoint} is of an unfinished training with {differences}. Run it with those settings to go on, "
+                "add --overwrite_output_dir to begin anew, or choose another --output_dir"
+            )
+        if changed:
+            useless += [path for _, path, _ in found]
+            checkpoint = None
+    if training_args.world_size > 1:
+        paddle.distributed.barrier()  # every process has looked before one removes
     if training_args.should_save:
-        for _, path, _ in found:
+        for path in useless:
             shutil.rmtree(path)
-    return None
+    if checkpoint:
+        logger.info(f"going on from {checkpoint}; --overwrite_output_dir begins anew")
+    return checkpoint
 
 
 def check_writable(folder):
