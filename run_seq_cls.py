@@ -72,7 +72,7 @@ def main():
     # Evaluation
     scores = utils.read_metrics(training_args.output_dir if training_args.do_train else model_args.model_name_or_path)
     if training_args.do_eval:
-        metrics = trainer.evaluate()
+        metrics = trainer.evaluate_final()
         scores = utils.dev_metrics(
             data_args.dataset,
             len(eval_examples),

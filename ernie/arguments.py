@@ -144,7 +144,7 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     dataclass_types = (ModelArguments, DataArguments, arguments_class)
     parser = ArgumentParser(dataclass_types, allow_abbrev=False)
     device, device_why = default_device()
-    parser.set_defaults(device=device, report_to="visualdl")
+    parser.set_defaults(device=device, report_to="visualdl", load_best_model_at_end=None)
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "dataset"):
@@ -162,8 +162,9 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
         # One folder a data set; the scripts' --output_dir is the folder of all of them.
         values.export_model_dir = values.export_model_dir or values.output_dir
         values.output_dir = os.path.join(values.output_dir, values.dataset)
-        if values.do_train and values.do_eval:
-            values.load_best_model_at_end = True
+        if values.load_best_model_at_end is None:
+            values.load_best_model_at_end = values.do_train and values.do_eval and values.save_strategy != "no"
+        if values.load_best_model_at_end:
             values.metric_for_best_model = values.metric_for_best_model or MAIN_SCORE[task]
     if values.do_eval and not values.eval_steps:
         values.eval_steps = values.save_steps

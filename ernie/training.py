@@ -60,7 +60,20 @@ class ErnieTrainer(Trainer):
     def __init__(self, *args, data_args=None, settings=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.data_args, self.settings = data_args, settings or {}
+        self.metrics_at = {}  # {global step: dev metrics}
         self.add_callback(AtTheEnd)
+
+    def evaluate(self, *args, **kwargs):
+        metrics = super().evaluate(*args, **kwargs)
+        self.metrics_at[self.state.global_step] = metrics
+        return metrics
+
+    def evaluate_final(self):
+        """Dev metrics of the model as it is now. After training they are known: they are those of the best
+        checkpoint, which was loaded, or of the last step."""
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        step = int(best.rpartition("-")[2]) if best else self.state.global_step
+        return self.metrics_at.get(step) or self.evaluate()
 
     def _get_train_sampler(self):
         if not self.data_args.group_by_length:

@@ -1,0 +1,195 @@
+"""How fast fine-tuning is: this project against the plain use of PaddleNLP's Trainer, both in one run.
+
+python benchmarks/finetune_speed.py --model nano/ --data_dir DIR [--datasets tnews cmrc2018] [--steps 40]
+
+Plain is what a script does that follows PaddleNLP's documentation: the Python tokenizer, shuffled batches padded
+to their longest text, Paddle as it comes. Ours is run_*.py. Both train the same model on the same examples at the
+same length and batch size, in processes of their own, in turns; the seconds are of the training loop, tokenizing
+apart. What is left out is loading Paddle and saving. Then both train a whole run (--score) to show that no score is
+lost.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = {"msra_ner": "run_token_cls.py", "cmrc2018": "run_qa.py"}
+
+
+def plain(args):
+    """Trains with PaddleNLP alone; prints a line of JSON. Runs in a process of its own."""
+    import zlib  # noqa: F401  without it Paddle 2.6 may crash on import; it costs and gains no time
+
+    import paddle
+    from paddlenlp.data import DataCollatorWithPadding
+    from paddlenlp.datasets import load_dataset
+    from paddlenlp.trainer import Trainer, TrainingArguments, set_seed
+    from paddlenlp.transformers import (
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    set_seed(42)
+    tokenizer = AutoTokenizer.from_pretrained(os.path.abspath(args.model))
+    qa = args.dataset == "cmrc2018"
+    files = [os.path.join(args.data_dir, args.dataset, f"{split}.json") for split in ("train", "dev")]
+    if qa:
+        train, dev = load_dataset("cmrc2018", data_files=files)
+    else:
+        train, dev = load_dataset("clue", args.dataset, data_files=files)
+    labels = [] if qa else {label: i for i, label in enumerate(train.label_list or dev.label_list)}
+
+    def classification(example):
+        encoded = tokenizer(example["sentence"], max_length=args.max_seq_length, truncation=True)
+        label = example["label"]
+        return {**encoded, "labels": labels[label] if isinstance(label, str) else label}
+
+    def reading(examples):
+        questions, contexts = [e["question"] for e in examples], [e["context"] for e in examples]
+        encoded = tokenizer(questions, contexts, stride=args.doc_stride, max_length=args.max_seq_length)
+        features = []
+        for row in zip(*(encoded[key] for key in ("input_ids", "token_type_ids", "offset_mapping"))):
+            input_ids, token_type_ids, offsets = row
+            feature = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+            example = examples[encoded["overflow_to_sample"][len(features)]]
+            start, end = example["answer_starts"][0], example["answer_starts"][0] + len(example["answers"][0])
+            inside = [i for i, (a, b) in enumerate(offsets) if token_type_ids[i] and a < end and b > start]
+            feature["start_positions"], feature["end_positions"] = (inside[0], inside[-1]) if inside else (0, 0)
+            features.append(feature)
+        return features
+
+    begin = time.perf_counter()
+    train = train.map(reading, batched=True) if qa else train.map(classification)
+    tokenizing = time.perf_counter() - begin
+    if not qa:
+        dev = dev.map(classification)
+    auto_class = AutoModelForQuestionAnswering if qa else AutoModelForSequenceClassification
+    model = auto_class.from_pretrained(os.path.abspath(args.model), **({} if qa else {"num_labels": len(labels)}))
+    with tempfile.TemporaryDirectory() as folder:
+        training_args = TrainingArguments(
+            output_dir=folder,
+            device="cpu" if not paddle.is_compiled_with_cuda() else "gpu",
+            per_device_train_batch_size=args.batch_size,
+            per_device_eval_batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            warmup_ratio=0.1,
+            weight_decay=0.01,
+            max_steps=args.steps,
+            num_train_epochs=args.epochs,
+            save_strategy="no",
+            logging_steps=50,
+            label_names=["start_positions", "end_positions"] if qa else None,
+        )
+        trainer = Trainer(
+            model=model,
+            args=training_args,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=train,
+            eval_dataset=dev,
+            tokenizer=tokenizer,
+            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
+        )
+        metrics = trainer.train().metrics
+        result = {"samples_per_second": metrics["train_samples_per_second"], "tokenizing": tokenizing}
+        if args.score and not qa:
+            result["score"] = trainer.evaluate()["eval_accuracy"]
+    print("RESULT " + json.dumps(result))
+
+
+def run_plain(args, dataset, settings, steps, score):
+    command = [sys.executable, __file__, "--plain", "--dataset", dataset, "--model", args.model]
+    command += ["--data_dir", args.data_dir, "--steps", str(steps), *settings, *(["--score"] if score else [])]
+    environment = {k: v for k, v in os.environ.items() if k != "MKL_DEBUG_CPU_TYPE"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not results:
+        sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
+    return json.loads(results[0].removeprefix("RESULT "))
+
+
+def run_ours(args, dataset, settings, steps, score):
+    with tempfile.TemporaryDirectory() as folder:
+        named = dict(zip(settings[::2], settings[1::2]))
+        command = [sys.executable, SCRIPTS.get(dataset, "run_seq_cls.py"), "--do_train"]
+        # Nothing is saved, and the last model is the one that is scored, as with the plain Trainer.
+        command += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+        command += ["--model_name_or_path", args.model, "--dataset", dataset, "--data_dir", args.data_dir]
+        command += ["--output_dir", folder, "--max_steps", str(steps), "--logging_steps", "50"]
+        command += ["--per_device_train_batch_size", named["--batch_size"], "--weight_decay", "0.01"]
+        command += ["--per_device_eval_batch_size", named["--batch_size"], "--warmup_ratio", "0.1"]
+        command += ["--learning_rate", named["--learning_rate"], "--num_train_epochs", named["--epochs"]]
+        command += ["--max_seq_length", named["--max_seq_length"], "--doc_stride", named["--doc_stride"]]
+        command += ["--do_eval"] if score else []
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr[-4000:])
+        metrics = json.loads((Path(folder) / dataset / "train_results.json").read_text())
+        result = {"samples_per_second": metrics["train_samples_per_second"]}
+        if score:
+            result["score"] = json.loads((Path(folder) / dataset / "metrics.json").read_text()).get("accuracy")
+        return result
+
+
+def processor():
+    try:
+        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        name = platform.processor()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model folder, e.g. of examples/make_model.py --arch nano")
+    parser.add_argument("--data_dir", default="examples/data")
+    parser.add_argument("--datasets", nargs="+", default=["tnews", "cmrc2018"])
+    parser.add_argument("--steps", type=int, default=40, help="optimizer steps a timed run (cmrc2018: a tenth)")
+    parser.add_argument("--repeat", type=int, default=3, help="timed runs of each, in turns")
+    parser.add_argument("--score", action="store_true", help="also train whole runs and compare their dev scores")
+    for name, kind in (("dataset", str), ("batch_size", int), ("max_seq_length", int), ("doc_stride", int)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    for name in ("learning_rate", "epochs"):
+        parser.add_argument(f"--{name}", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.model = os.path.abspath(args.model)
+    if args.plain:
+        return plain(args)
+
+    print(f"{processor()}; Python {platform.python_version()}; samples a second, median of {args.repeat} runs each\n")
+    print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
+    print("|---|---|---|---|---|---|")
+    for dataset in args.datasets:
+        # The published lengths and batch sizes; from scratch a model learns from larger steps.
+        batch, length = {"cmrc2018": (12, 512)}.get(dataset, (32, 128))
+        settings = {"batch_size": batch, "max_seq_length": length, "doc_stride": 128, "learning_rate": 5e-4, "epochs": 5}
+        settings = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        steps = max(args.steps // 10, 4) if dataset == "cmrc2018" else args.steps
+        pairs = []
+        for _ in range(args.repeat):
+            runs = [runner(args, dataset, settings, steps, False) for runner in (run_plain, run_ours)]
+            pairs.append([run["samples_per_second"] for run in runs])
+        medians = [statistics.median(column) for column in zip(*pairs)]
+        ratios = ", ".join(f"{b / a:.2f}" for a, b in pairs)
+        print(
+            f"| {dataset} | {length} | {batch} | {medians[0]:.1f} | {medians[1]:.1f} "
+            f"| **{medians[1] / medians[0]:.2f}** ({ratios}) |",
+            flush=True,
+        )
+        if args.score and dataset not in SCRIPTS:
+            scores = [runner(args, dataset, settings, -1, True)["score"] for runner in (run_plain, run_ours)]
+            print(f"\n{dataset}, 5 epochs, dev accuracy: plain {scores[0]:.4f}, this project {scores[1]:.4f}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The whole way on sample data: every scenario learns, evaluates, predicts, exports, and answers alike by
+every route."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, start
+
+# Dev scores that show that the sample model learnt, and how far a trivial answer gets.
+LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
+MAIN_SCORE = {"msra_ner": "f1", "cmrc2018": "exact_match"}
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=LEARNT)
+def quickstart(request, tmp_path_factory):
+    """(data set, output folder, what `make quickstart` printed)."""
+    dataset, folder = request.param, tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, "examples/quickstart.py", "--dataset", dataset, "--output_dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dataset, folder, done.stdout
+
+
+@pytest.mark.slow
+def test_quickstart_learns_and_says_so(quickstart):
+    dataset, folder, output = quickstart
+    metrics = read(folder / dataset / "export" / "metrics.json")
+    score = metrics[MAIN_SCORE.get(dataset, "accuracy")]
+    (baseline,) = metrics["baseline"].values()
+    assert score >= LEARNT[dataset]
+    assert score > baseline + 0.3
+    assert metrics["num_examples"] >= 100 and metrics["dataset"] == dataset
+    assert f"{100 * score:.1f}" in output and f"{100 * baseline:.1f}" in output
+    assert "Next:" in output
+
+
+@pytest.mark.slow
+def test_quickstart_answers_as_do_predict(quickstart):
+    """examples/answer.py, through ONNX Runtime and without Paddle, gives test_results.json's answers."""
+    dataset, folder, _ = quickstart
+    expected = read(folder / dataset / "test_results.json")
+    if dataset == "cmrc2018":
+        articles = read(SAMPLE_DATA / "cmrc2018" / "test.json")["data"]
+        lines = [f"{qa['question']}\t{p['context']}" for a in articles for p in a["paragraphs"] for qa in p["qas"]]
+    else:
+        lines = [r["text"] for r in expected]
+    command = [sys.executable, "examples/answer.py", str(folder / dataset / "export"), "-"]
+    done = subprocess.run(command, cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, check=True)
+    answers = [json.loads(line.split(" -> ", 1)[1]) for line in done.stdout.splitlines()]
+    assert len(answers) == len(expected)
+    for answer, result in zip(answers, expected):
+        if dataset == "msra_ner":
+            assert len(answer) == len(result["entities"])
+            pairs = list(zip(answer, result["entities"]))
+        else:
+            pairs = [(answer, result)]
+        for a, b in pairs:
+            for key in a.keys() - {"confidence"}:
+                assert a[key] == b[key]
+            assert a["confidence"] == pytest.approx(b["confidence"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_exported_folder_is_what_the_contract_says(quickstart):
+    dataset, folder, _ = quickstart
+    export = folder / dataset / "export"
+    names = {"model.pdmodel", "model.pdiparams", "model.onnx", "config.json", "vocab.txt", "metrics.json"}
+    assert names | {"tokenizer_config.json"} <= set(os.listdir(export))
+    config, tokenizer_config = read(export / "config.json"), read(export / "tokenizer_config.json")
+    assert tokenizer_config["model_max_length"] == 128
+    task = {"msra_ner": "ErnieForTokenClassification", "cmrc2018": "ErnieForQuestionAnswering"}
+    assert config["architectures"] == [task.get(dataset, "ErnieForSequenceClassification")]
+    session = onnxruntime.InferenceSession(export / "model.onnx", providers=["CPUExecutionProvider"])
+    assert {i.name: (i.type, i.shape) for i in session.get_inputs()} == {
+        name: ("tensor(int64)", ["batch", "length"]) for name in ("input_ids", "token_type_ids")
+    }
+    shapes = {
+        "tnews": {"logits": ["batch", 15]},
+        "msra_ner": {"logits": ["batch", "length", 7]},
+        "cmrc2018": {"start_logits": ["batch", "length"], "end_logits": ["batch", "length"]},
+    }
+    assert {o.name: o.shape for o in session.get_outputs()} == shapes[dataset]
+    assert all(o.type == "tensor(float)" for o in session.get_outputs())
+    if dataset == "tnews":
+        assert config["id2label"]["0"] == "100" and config["id2label"]["14"] == "116"
+    if dataset == "msra_ner":
+        assert config["id2label"]["6"] == "O"
+    assert not [name for name in os.listdir(folder / dataset) if name.endswith(".part")]
+
+
+@pytest.mark.slow
+def test_predictions_and_the_leaderboards_file(quickstart):
+    dataset, folder, _ = quickstart
+    results = read(folder / dataset / "test_results.json")
+    if dataset == "tnews":
+        lines = (folder / dataset / "tnews11_predict.json").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        test_rows = [json.loads(line) for line in (SAMPLE_DATA / "tnews/test.json").open(encoding="utf-8")]
+        assert [r["id"] for r in rows] == [r["id"] for r in test_rows]
+        assert [r["label"] for r in rows] == [r["label"] for r in results]
+        assert {r["label"] for r in rows} <= {str(i) for i in range(100, 117)}
+    elif dataset == "cmrc2018":
+        assert read(folder / dataset / "cmrc2018_predict.json") == {r["id"]: r["answer"] for r in results}
+        contexts = {
+            qa["id"]: p["context"]
+            for a in read(SAMPLE_DATA / "cmrc2018/test.json")["data"]
+            for p in a["paragraphs"]
+            for qa in p["qas"]
+        }
+        for result in results:
+            assert contexts[result["id"]][result["start"] : result["end"]] == result["answer"]
+    else:
+        lines = (folder / dataset / "msra_ner_predict.tsv").read_text(encoding="utf-8").splitlines()
+        given = (SAMPLE_DATA / "msra_ner/test.tsv").read_text(encoding="utf-8").split("\n")
+        for line, row, result in zip(lines, given, results):
+            assert line.split("\t")[0] == row.split("\t")[0]
+            assert line.count("B-") == len(result["entities"])
+            assert all(result["text"][e["start"] : e["end"]] == e["entity"] for e in result["entities"])
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "cluewsc2020", "csl", "iflytek", "ocnli", "cmnli", "msra_ner", "cmrc2018"])
+def test_every_data_set_goes_the_whole_way(dataset, tmp_path, tiny_model):
+    """A few steps, then a second process's worth of commands on what they wrote."""
+    script = SCRIPT_OF.get(dataset, "run_seq_cls")
+    call(script, *arguments_for(dataset, tiny_model, tmp_path, "--do_train", "--do_eval", "--max_steps", 2))
+    model = tmp_path / dataset
+    before = read(model / "metrics.json")
+    call(script, *arguments_for(dataset, model, tmp_path / "second", "--do_eval", "--do_predict", "--do_export"))
+    assert read(tmp_path / "second" / dataset / "export" / "metrics.json") == before
+    assert (tmp_path / "second" / dataset / "test_results.json").exists()
+    assert list((tmp_path / "second" / dataset).glob("*_predict.*"))
+
+
+def test_an_own_data_set_under_a_name_of_its_own(tmp_path, sample_model):
+    folder = tmp_path / "data" / "mood"
+    folder.mkdir(parents=True)
+    rows = [{"sentence": f"今天{'真好' if i % 2 else '不好'}", "label": "喜" if i % 2 else "悲"} for i in range(40)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.json").write_text(lines, encoding="utf-8")
+    more = ["--max_steps", 30, "--do_train", "--do_eval", "--do_predict", "--do_export"]
+    call("run_seq_cls", *arguments_for("mood", sample_model, tmp_path, *more, data_dir=tmp_path / "data"))
+    labels = sorted(["喜", "悲"])
+    assert read(tmp_path / "mood/export/config.json")["id2label"] == {"0": labels[0], "1": labels[1]}
+    results = read(tmp_path / "mood" / "test_results.json")
+    assert [r["label"] for r in results] == [row["label"] for row in rows]
+    # The fine-tuned folder knows its labels without the training file.
+    more = ["--do_predict", "--output_dir", tmp_path / "again"]
+    call("run_seq_cls", *arguments_for("mood", tmp_path / "mood", tmp_path, *more, data_dir=tmp_path / "data"))
+    assert [r["label"] for r in read(tmp_path / "again/mood/test_results.json")] == [row["label"] for row in rows]
+
+
+def test_the_batch_size_that_trains(tmp_path, tiny_model, caplog):
+    def trained_with(*more):
+        caplog.clear()
+        call("run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, "--do_train", "--max_steps", 1, *more))
+        return int(re.search(r"Instantaneous batch size per device = (\d+)", caplog.text)[1])
+
+    assert trained_with("--overwrite_output_dir") == 16  # the YAML file's
+    assert trained_with("--per_device_train_batch_size", 7, "--overwrite_output_dir") == 7
+
+
+def test_the_slow_tokenizer_trains_the_same_model(tmp_path, tiny_model):
+    for name, fast in (("fast", "true"), ("slow", "false")):
+        arguments = arguments_for("afqmc", tiny_model, tmp_path / name, "--do_train", "--max_steps", 3)
+        call("run_seq_cls", *arguments, "--use_fast_tokenizer", fast, "--do_predict")
+    fast, slow = (read(tmp_path / name / "afqmc/test_results.json") for name in ("fast", "slow"))
+    np.testing.assert_allclose([r["confidence"] for r in fast], [r["confidence"] for r in slow], atol=1e-5)
+
+
+# -------------------------------------------------------------------------------------- killed and resumed
+
+
+def train_arguments(model, folder):
+    return [
+        *arguments_for("afqmc", model, folder, "--do_train", "--do_eval", "--save_steps", 10, "--logging_steps", 5),
+        *("--num_train_epochs", 3, "--save_total_limit", 1),
+    ]
+
+
+def checkpoints(folder):
+    return {p.parent.name for p in folder.glob("afqmc/checkpoint-*/complete.json")}
+
+
+def test_killed_training_goes_on_and_ends_with_the_same_score(tmp_path, tiny_model):
+    process = start("run_seq_cls.py", *train_arguments(tiny_model, tmp_path / "killed"))
+    deadline = time.time() + 240
+    while "checkpoint-20" not in checkpoints(tmp_path / "killed"):
+        assert process.poll() is None and time.time() < deadline, process.stdout.read()[-3000:]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/afqmc/model_state.pdparams").exists()
+    # What a kill in the middle of writing leaves: it must not be taken for a checkpoint.
+    (tmp_path / "killed/afqmc/checkpoint-999").mkdir()
+
+    resumed = start("run_seq_cls.py", *train_arguments(tiny_model, tmp_path / "killed"))
+    output = resumed.communicate()[0]
+    assert resumed.returncode == 0, output[-3000:]
+    step = int(re.search(r"Continuing training from global step (\d+)", output)[1])
+    assert step >= 20
+    whole = start("run_seq_cls.py", *train_arguments(tiny_model, tmp_path / "whole"))
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output[-3000:]
+    a, b = (read(tmp_path / name / "afqmc/metrics.json")["accuracy"] for name in ("killed", "whole"))
+    assert a == pytest.approx(b, abs=0.02)
+    # One step is the last, one the best: save_total_limit leaves no more.
+    assert len(checkpoints(tmp_path / "killed")) <= 2
+    assert not (tmp_path / "killed/afqmc/checkpoint-999").exists()
+
+
+def test_other_settings_never_mix_with_an_unfinished_training(tmp_path, tiny_model, capsys):
+    call("run_seq_cls", *train_arguments(tiny_model, tmp_path), "--max_steps", 10)
+    complete = tmp_path / "afqmc/checkpoint-10/complete.json"
+    assert read(complete)["finished"]
+    # A finished training is replaced by one with other settings.
+    call("run_seq_cls", *train_arguments(tiny_model, tmp_path), "--max_steps", 12)
+    assert checkpoints(tmp_path) == {"checkpoint-12"} or checkpoints(tmp_path) == {"checkpoint-10", "checkpoint-12"}
+    for path in (tmp_path / "afqmc").glob("checkpoint-*/complete.json"):
+        path.write_text(json.dumps({**read(path), "finished": False}))
+    with pytest.raises(SystemExit) as stopped:
+        call("run_seq_cls", *train_arguments(tiny_model, tmp_path), "--max_steps", 12, "--learning_rate", 0.5)
+    assert stopped.value.code == 1
+    assert "unfinished training with learning_rate 0.001 (now 0.5)" in capsys.readouterr().err
+    assert "checkpoint-12" in checkpoints(tmp_path)
+    more = ["--max_steps", 12, "--learning_rate", 0.5, "--overwrite_output_dir"]
+    call("run_seq_cls", *train_arguments(tiny_model, tmp_path), *more)
+    assert read(tmp_path / "afqmc/checkpoint-12/complete.json")["learning_rate"] == 0.5
+
+
+def test_the_same_command_again_trains_nothing(tmp_path, tiny_model):
+    for _ in range(2):
+        process = start("run_seq_cls.py", *train_arguments(tiny_model, tmp_path), "--max_steps", 10)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output[-3000:]
+    assert "Continuing training from global step 10" in output
+
+
+# ------------------------------------------------------------------------------------------ two processes
+
+
+@pytest.mark.slow
+def test_two_processes_over_gloo(tmp_path, tiny_model):
+    """They share the batches, and score as one process does."""
+    arguments = arguments_for("afqmc", tiny_model, tmp_path / "two", "--do_train", "--do_eval", "--do_predict")
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    command = [str(part) for part in (*launch, "run_seq_cls.py", *arguments, "--max_steps", 4)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    logs = "".join(p.read_text() for p in sorted((tmp_path / "log").glob("workerlog.*")))
+    assert done.returncode == 0, logs[-3000:]
+    assert "Total train batch size (w. parallel, distributed & accumulation) = 64" in logs
+    call("run_seq_cls", *arguments_for("afqmc", tmp_path / "two/afqmc", tmp_path / "one", "--do_eval", "--do_predict"))
+    for name in ("metrics.json", "test_results.json"):
+        two, one = (read(tmp_path / number / "afqmc" / name) for number in ("two", "one"))
+        if name == "metrics.json":
+            assert two == one
+        else:
+            assert [r["label"] for r in two] == [r["label"] for r in one]
+            np.testing.assert_allclose([r["confidence"] for r in two], [r["confidence"] for r in one], atol=1e-5)
