@@ -172,7 +172,13 @@ def main():
     for dataset in args.datasets:
         # The published lengths and batch sizes; from scratch a model learns from larger steps.
         batch, length = {"cmrc2018": (12, 512)}.get(dataset, (32, 128))
-        settings = {"batch_size": batch, "max_seq_length": length, "doc_stride": 128, "learning_rate": 5e-4, "epochs": 5}
+        settings = {
+            "batch_size": batch,
+            "max_seq_length": length,
+            "doc_stride": 128,
+            "learning_rate": 5e-4,
+            "epochs": 5,
+        }
         settings = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
         steps = max(args.steps // 10, 4) if dataset == "cmrc2018" else args.steps
         pairs = []

@@ -85,9 +85,7 @@ def split(rows, dice, dev, test, hidden=("label",)):
 def numbered(parts, field="id"):
     """Give the rows of each split their number within the split."""
     return {
-        name: [
-            {**{k: v for k, v in row.items() if k != field}, field: i} for i, row in enumerate(p)
-        ]
+        name: [{**{k: v for k, v in row.items() if k != field}, field: i} for i, row in enumerate(p)]
         for name, p in parts.items()
     }
 
@@ -1132,9 +1130,7 @@ def render(dataset, part):
     if dataset == "cmrc2018":
         return json.dumps(part, ensure_ascii=False) + "\n"
     if dataset == "msra_ner":
-        return "".join(
-            "\x02".join(tokens) + "\t" + "\x02".join(tags) + "\n" for tokens, tags in part
-        )
+        return "".join("\x02".join(tokens) + "\t" + "\x02".join(tags) + "\n" for tokens, tags in part)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
 
 

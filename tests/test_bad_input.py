@@ -40,7 +40,11 @@ def expect(capsys, status, says, script, *arguments):
 BAD_DATA = {
     "no file": ("tnews", {"train": None}, ["no file train.json in"]),
     "an empty file": ("tnews", {"train": ""}, ["train.json has no examples"]),
-    "broken JSON on line 3": ("tnews", {"train": f'{json.dumps(LABELLED)}\n\n{{"sentence": \n'}, ["line 3 is not JSON"]),
+    "broken JSON on line 3": (
+        "tnews",
+        {"train": f'{json.dumps(LABELLED)}\n\n{{"sentence": \n'},
+        ["line 3 is not JSON"],
+    ),
     "a missing field": ("tnews", {"train": '{"label": "100"}\n'}, ["train.json line 1", "no field `sentence`"]),
     "a null text": ("tnews", {"dev": '{"sentence": null, "label": "100"}\n'}, ["dev.json line 1", "null"]),
     "a NaN text": ("tnews", {"dev": '{"sentence": NaN, "label": "100"}\n'}, ["dev.json line 1", "NaN"]),
@@ -63,7 +67,8 @@ BAD_DATA = {
 def test_bad_data(case, tmp_path, tiny_model, capsys):
     dataset, files, says = BAD_DATA[case]
     arguments = arguments_for(
-        *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval"), data_dir=data_dir(tmp_path, dataset, **files)
+        *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval"),
+        data_dir=data_dir(tmp_path, dataset, **files),
     )
     expect(capsys, 1, says, SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments)
     assert not list((tmp_path / "out").rglob("*.pdparams"))

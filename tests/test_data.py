@@ -45,7 +45,9 @@ def test_every_split_is_read_whole(dataset, folder, request):
 
 
 def test_lines_end_at_newlines_alone(tmp_path):
-    path = write(tmp_path / "x.json", {"sentence": "一\u2028二\x85三", "label": "1"}, "", {"sentence": "四", "label": 2})
+    path = write(
+        tmp_path / "x.json", {"sentence": "一\u2028二\x85三", "label": "1"}, "", {"sentence": "四", "label": 2}
+    )
     examples = data.read_seq_cls(path, labelled=True)
     assert [e["text"] for e in examples] == ["一\u2028二\x85三", "四"]
     assert examples[1]["label"] == "2" and examples[1]["where"].endswith("line 3")
@@ -204,7 +206,9 @@ def test_qa_positions_are_the_answers(folder, request):
         assert start >= feature["begin"]
     # An answer of up to 64 tokens is inside some window; a longer one may be in none.
     short = {i for i, e in enumerate(examples) if all(len(a["text"]) <= 64 for a in e["answers"])}
-    located = {i for i in short if any(features.locate_answer(examples[i]["context"], a) for a in examples[i]["answers"])}
+    located = {
+        i for i in short if any(features.locate_answer(examples[i]["context"], a) for a in examples[i]["answers"])
+    }
     assert located <= answered and len(located) > 0.85 * len(examples)
 
 

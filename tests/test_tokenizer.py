@@ -11,7 +11,6 @@ import pytest
 from conftest import REAL_DATA, ROOT, SAMPLE_DATA
 from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 
-from deploy.predictor import ernie_tokenizer
 from deploy.predictor.ernie_tokenizer import ErnieTokenizer, TokenizerError, longest_first
 
 VOCAB = ROOT / "examples" / "model" / "vocab.txt"

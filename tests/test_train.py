@@ -130,7 +130,9 @@ def test_predictions_and_the_leaderboards_file(quickstart):
             assert all(result["text"][e["start"] : e["end"]] == e["entity"] for e in result["entities"])
 
 
-@pytest.mark.parametrize("dataset", ["afqmc", "cluewsc2020", "csl", "iflytek", "ocnli", "cmnli", "msra_ner", "cmrc2018"])
+@pytest.mark.parametrize(
+    "dataset", ["afqmc", "cluewsc2020", "csl", "iflytek", "ocnli", "cmnli", "msra_ner", "cmrc2018"]
+)
 def test_every_data_set_goes_the_whole_way(dataset, tmp_path, tiny_model):
     """A few steps, then a second process's worth of commands on what they wrote."""
     script = SCRIPT_OF.get(dataset, "run_seq_cls")
