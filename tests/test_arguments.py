@@ -56,7 +56,8 @@ def test_every_kind_of_value_of_the_yaml_file_is_applied(tmp_path):
     config.write_text(
         "DefaultArgs:\n  learning_rate: 1e-4\n  do_train: yes\n  fp16: false\n  dynamic_max_length: [32, 128]\n"
         f"  output_dir: {tmp_path}/models\n  width_mult_list: ['3/4']\n  seed:\n"
-        "SequenceClassification:\n  tnews:\n    learning_rate: 2e-4\n    warmup_steps: 12\n    lr_scheduler_type: cosine\n"
+        "SequenceClassification:\n  tnews:\n    learning_rate: 2e-4\n    warmup_steps: 12\n"
+        "    lr_scheduler_type: cosine\n"
     )
     argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--config", str(config)]
     _, data, training = parse_arguments(TASK, argv=argv)

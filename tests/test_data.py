@@ -310,5 +310,5 @@ def test_invalid_utf8_is_named(tmp_path):
 
 def test_an_unknown_label_is_named():
     example = {"where": "x.json line 9", "label": "2"}
-    with pytest.raises(UserError, match="x.json line 9: unknown label '2'; known are 0, 1"):
+    with pytest.raises(UserError, match=r"x\.json line 9: unknown label '2'; known are 0, 1"):
         data.label_ids([example], ["0", "1"], "label")

@@ -14,6 +14,8 @@ import onnxruntime
 import pytest
 from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, start
 
+from ernie.arguments import TASK_OF
+
 # Dev scores that show that the sample model learnt, and how far a trivial answer gets.
 LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
 MAIN_SCORE = {"msra_ner": "f1", "cmrc2018": "exact_match"}
@@ -130,9 +132,7 @@ def test_predictions_and_the_leaderboards_file(quickstart):
             assert all(result["text"][e["start"] : e["end"]] == e["entity"] for e in result["entities"])
 
 
-@pytest.mark.parametrize(
-    "dataset", ["afqmc", "cluewsc2020", "csl", "iflytek", "ocnli", "cmnli", "msra_ner", "cmrc2018"]
-)
+@pytest.mark.parametrize("dataset", TASK_OF)
 def test_every_data_set_goes_the_whole_way(dataset, tmp_path, tiny_model):
     """A few steps, then a second process's worth of commands on what they wrote."""
     script = SCRIPT_OF.get(dataset, "run_seq_cls")

@@ -97,7 +97,7 @@ def test_ernie_medium_weighs_in_onnx_what_it_weighs_in_paddle(tmp_path):
     from ernie.export import onnx_error
 
     config = ErnieConfig(
-        *(), vocab_size=40_000, num_hidden_layers=6, type_vocab_size=4, max_position_embeddings=2048, use_task_id=True
+        vocab_size=40_000, num_hidden_layers=6, type_vocab_size=4, max_position_embeddings=2048, use_task_id=True
     )
     model = ErnieForSequenceClassification(config)
     workarounds.save_static_model(model, str(tmp_path))
