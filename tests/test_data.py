@@ -312,3 +312,51 @@ def test_an_unknown_label_is_named():
     example = {"where": "x.json line 9", "label": "2"}
     with pytest.raises(UserError, match=r"x\.json line 9: unknown label '2'; known are 0, 1"):
         data.label_ids([example], ["0", "1"], "label")
+
+
+# ------------------------------------------------------------------------------------------------ download
+
+
+def test_a_published_data_set_is_downloaded_once(tmp_path, monkeypatch):
+    """PaddleNLP's own download, from an HTTP server on this machine in place of the hub."""
+    import functools
+    import hashlib
+    import http.server
+    import shutil
+    import threading
+
+    from paddlenlp.datasets.clue import Clue
+
+    served = tmp_path / "served"
+    shutil.copytree(SAMPLE_DATA / "afqmc", served / "afqmc_public")
+    archive = shutil.make_archive(str(served / "afqmc_public"), "zip", served, "afqmc_public")
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *args):
+            requests.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def md5(path):
+        with open(path, "rb") as f:
+            return hashlib.md5(f.read()).hexdigest()
+
+    folder = served / "afqmc_public"
+    config = {
+        "url": f"http://127.0.0.1:{server.server_port}/afqmc_public.zip",
+        "md5": md5(archive),
+        "splits": {s: [f"afqmc_public/{s}.json", md5(folder / f"{s}.json")] for s in ("train", "dev", "test")},
+        "labels": ["0", "1"],
+    }
+    monkeypatch.setitem(Clue.BUILDER_CONFIGS, "afqmc", config)
+    monkeypatch.setattr("paddlenlp.datasets.clue.DATA_HOME", str(tmp_path / "cache"))
+    try:
+        local = data.load_examples("SequenceClassification", arguments("afqmc", SAMPLE_DATA), "dev")
+        for split in ("dev", "train", "dev"):
+            fetched = data.load_examples("SequenceClassification", arguments("afqmc"), split)
+            assert split != "dev" or [e["text"] for e in fetched] == [e["text"] for e in local]
+    finally:
+        server.shutdown()
+    assert requests == ["/afqmc_public.zip"]
