@@ -76,8 +76,9 @@ def save_static_model(model, folder):
     model.eval()
     static = paddle.jit.to_static(model, input_spec=inputs, full_graph=True)
     paddle.jit.save(static, os.path.join(folder, "model"))
-    model.forward = model.forward.rollback() if hasattr(model.forward, "rollback") else model.forward
-    model.train() if was_training else None
+    model.forward.rollback()  # the model goes on as a dynamic one
+    if was_training:
+        model.train()
     # Names of variables for debuggers only; no runtime reads it.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(folder, "model.pdiparams.info"))

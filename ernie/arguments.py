@@ -161,7 +161,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if arguments_class is TrainingArguments:
         # One folder a data set; the scripts' --output_dir is the folder of all of them.
         values.export_model_dir = values.export_model_dir or values.output_dir
-        values.output_dir = os.path.join(values.output_dir, values.dataset)
+        # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
+        values.output_dir = os.path.normpath(os.path.join(values.output_dir, values.dataset))
         if values.load_best_model_at_end is None:
             values.load_best_model_at_end = values.do_train and values.do_eval and values.save_strategy != "no"
         if values.load_best_model_at_end:

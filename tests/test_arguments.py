@@ -77,6 +77,8 @@ def test_folders_and_evaluation(tmp_path):
     assert training.metric_for_best_model == "accuracy" and training.greater_is_better
     _, _, training = parse(tmp_path, "--do_train", "--do_eval", "--save_strategy", "epoch")
     assert training.evaluation_strategy.value == "epoch"
+    _, _, training = parse(tmp_path, "--output_dir", "./best_models/")
+    assert training.output_dir == "best_models/tnews"
     _, _, training = parse(tmp_path, "--do_train")
     assert not training.load_best_model_at_end and training.evaluation_strategy.value == "no"
 

@@ -242,6 +242,20 @@ def test_other_settings_never_mix_with_an_unfinished_training(tmp_path, tiny_mod
     assert read(tmp_path / "afqmc/checkpoint-12/complete.json")["learning_rate"] == 0.5
 
 
+def test_the_best_checkpoint_outlives_the_others(tmp_path, tiny_model, monkeypatch):
+    """Also where --output_dir begins with "./", as the published commands have it."""
+    monkeypatch.chdir(tmp_path)
+    more = ["--output_dir", "./out", "--save_steps", 4, "--max_steps", 30, "--learning_rate", 0.02]
+    call("run_seq_cls", *train_arguments(tiny_model, "unused"), *more)
+    (last,) = (p for p in tmp_path.glob("out/afqmc/checkpoint-30/trainer_state.json"))
+    state = read(last)
+    scores = {log["step"]: log["eval_accuracy"] for log in state["log_history"] if "eval_accuracy" in log}
+    best = tmp_path / state["best_model_checkpoint"]
+    assert len(scores) == 8 and scores[int(best.name.split("-")[1])] == max(scores.values())
+    assert {p.name for p in tmp_path.glob("out/afqmc/checkpoint-*")} == {best.name, "checkpoint-30"}
+    assert read(tmp_path / "out/afqmc/metrics.json")["accuracy"] == max(scores.values())
+
+
 def test_the_same_command_again_trains_nothing(tmp_path, tiny_model):
     for _ in range(2):
         process = start("run_seq_cls.py", *train_arguments(tiny_model, tmp_path), "--max_steps", 10)
