@@ -44,7 +44,7 @@ class TokenizerError(ValueError):
 class _Prepare(dict):
     """A `str.translate` table, filled as characters turn up: what the fast tokenizers must not see.
 
-    Control, unassigned and private-use characters, and combining marks where accents are stripped, become
+    Control, unassigned and private-use characters, U+FFFD, and combining marks where accents are stripped, become
     U+0000: the fast tokenizers drop it, as the reference drops those, and offsets stay as they are.
     """
 
@@ -54,7 +54,7 @@ class _Prepare(dict):
 
     def __missing__(self, code_point):
         category = unicodedata.category(chr(code_point))
-        dropped = category[0] == "C" and chr(code_point) not in "\t\n\r"
+        dropped = (category[0] == "C" and chr(code_point) not in "\t\n\r") or code_point == 0xFFFD
         dropped = dropped or (self.strip_marks and category == "Mn")
         self[code_point] = 0 if dropped else code_point
         return self[code_point]
@@ -258,7 +258,7 @@ def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
     tokenizer = ErnieFastTokenizer(vocab, lowercase=do_lower_case, max_sequence_len=10**9)
     tokenizer.disable_padding()
     tokenizer.disable_truncation()
-    is_symbol = _Symbols()
+    is_symbol = _Symbols(do_lower_case)
 
     def encode(texts):
         spaced = [_space_symbols(t, is_symbol) for t in texts]
@@ -272,10 +272,18 @@ def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
 
 
 class _Symbols(dict):
-    """{character: it must stand alone, which FastTokenizer does not see}, filled as characters turn up."""
+    """{character: it must stand alone, which FastTokenizer does not see}, filled as characters turn up.
+
+    The reference lower-cases before it looks: "Ø" is no symbol, and "Ŋ" is one.
+    """
+
+    def __init__(self, do_lower_case):
+        super().__init__()
+        self.do_lower_case = do_lower_case
 
     def __missing__(self, char):
-        self[char] = (unicodedata.category(char)[0] in "SP" and not char.isascii()) or char in EXTRA_SYMBOLS
+        seen = char.lower() if self.do_lower_case and len(char.lower()) == 1 else char
+        self[char] = (unicodedata.category(seen)[0] in "SP" and not seen.isascii()) or seen in EXTRA_SYMBOLS
         return self[char]
 
 
