@@ -74,6 +74,11 @@ def load_model(auto_class, model_args, data_args, tokenizer, labels, fine_tuned)
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
+    if head == "QuestionAnswering":
+        # How contexts are cut and answers read belongs to the model: deployment asks here.
+        names = ("doc_stride", "max_query_length", "max_answer_length", "n_best_size")
+        params = {name: getattr(data_args, name) for name in names}
+        model.config.task_specific_params = {"question-answering": params}
     if max(tokenizer.vocab.values()) >= model.config.vocab_size:
         raise UserError(
             f"{name}: its vocab.txt has {max(tokenizer.vocab.values()) + 1:,} entries, but its model takes ids below "

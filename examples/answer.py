@@ -24,19 +24,21 @@ EXAMPLES = {
 }
 
 
-def answer(task, session, tokenizer, id2label, line):
+def answer(task, session, tokenizer, config, line):
     """The answer to one line: tokenize, run, read."""
     text, _, second = line.partition("\t")
     encoding, pair = tokenizer.encode([text, second])
     if task == "QuestionAnswering":
+        params = config["task_specific_params"]["question-answering"]
         windows = []
         for input_ids, token_type_ids, first, begin in tokenizer.build_windows(
-            encoding, pair, tokenizer.model_max_length, doc_stride=128, max_query_length=64
+            encoding, pair, tokenizer.model_max_length, params["doc_stride"], params["max_query_length"]
         ):
             start, end = session.run(None, tokenizer.pad([(input_ids, token_type_ids)]))
             inside = slice(begin, len(input_ids) - 1)
             windows.append((start[0, inside], end[0, inside], first))
-        return read_answers(windows, second, pair.offsets)[0]
+        return read_answers(windows, second, pair.offsets, params["n_best_size"], params["max_answer_length"])[0]
+    id2label = {int(key): label for key, label in config["id2label"].items()}
     pair_ids = pair.ids if second else None
     (logits,) = session.run(None, tokenizer.pad([tokenizer.build_inputs(encoding.ids, pair_ids)]))
     if task == "TokenClassification":
@@ -50,12 +52,11 @@ def main():
     folder = Path(sys.argv[1])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     task = config["architectures"][0].removeprefix("ErnieFor")
-    id2label = {int(key): label for key, label in config.get("id2label", {}).items()}
     tokenizer = ErnieTokenizer.from_pretrained(folder)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    lines = sys.stdin.read().splitlines() if len(sys.argv) == 3 else EXAMPLES[task]
+    lines = sys.stdin.read().strip("\n").split("\n") if len(sys.argv) == 3 else EXAMPLES[task]
     for line in lines:
-        result = answer(task, session, tokenizer, id2label, line)
+        result = answer(task, session, tokenizer, config, line)
         print(line.replace("\t", " | "), "->", json.dumps(result, ensure_ascii=False))
 
 
