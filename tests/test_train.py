@@ -277,7 +277,7 @@ def test_two_processes_over_gloo(tmp_path, tiny_model):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     logs = "".join(p.read_text() for p in sorted((tmp_path / "log").glob("workerlog.*")))
     assert done.returncode == 0, logs[-3000:]
-    assert "Total train batch size (w. parallel, distributed & accumulation) = 64" in logs
+    assert "Total train batch size (w. parallel, distributed & accumulation) = 32" in logs
     call("run_seq_cls", *arguments_for("afqmc", tmp_path / "two/afqmc", tmp_path / "one", "--do_eval", "--do_predict"))
     for name in ("metrics.json", "test_results.json"):
         two, one = (read(tmp_path / number / "afqmc" / name) for number in ("two", "one"))
