@@ -102,6 +102,8 @@ def test_every_character_gives_the_references_ids(backend):
         for text, encoding in zip(texts, tokenizer.encode(texts))
         if list(encoding.ids) != reference_ids(reference, text)
     ]
+    # A sign of the Hanunoo script, a non-spacing mark to Unicode 13 (Python 3.10, tokenizers) and none from 14 on.
+    wrong = [name for name in wrong if name != "U+1734"]
     assert not wrong, f"{len(wrong)}: {wrong[:40]}"
 
 
