@@ -158,10 +158,12 @@ def main():
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps a timed run (cmrc2018: a tenth)")
     parser.add_argument("--repeat", type=int, default=3, help="timed runs of each, in turns")
     parser.add_argument("--score", action="store_true", help="also train whole runs and compare their dev scores")
-    for name, kind in (("dataset", str), ("batch_size", int), ("max_seq_length", int), ("doc_stride", int)):
+    parser.add_argument("--batch_size", type=int, help="left out: as published, 32 (cmrc2018: 12)")
+    parser.add_argument("--max_seq_length", type=int, help="left out: as published, 128 (cmrc2018: 512)")
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="large, for a model without pretraining")
+    parser.add_argument("--epochs", type=float, default=5, help="of --score")
+    for name, kind in (("dataset", str), ("doc_stride", int)):  # of the processes that this one starts
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    for name in ("learning_rate", "epochs"):
-        parser.add_argument(f"--{name}", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.model = os.path.abspath(args.model)
@@ -172,16 +174,16 @@ def main():
     print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
     print("|---|---|---|---|---|---|")
     for dataset in args.datasets:
-        # The published lengths and batch sizes; from scratch a model learns from larger steps.
         batch, length = {"cmrc2018": (12, 512)}.get(dataset, (32, 128))
         settings = {
-            "batch_size": batch,
-            "max_seq_length": length,
-            "doc_stride": 128,
-            "learning_rate": 5e-4,
-            "epochs": 5,
+            "--batch_size": args.batch_size or batch,
+            "--max_seq_length": args.max_seq_length or length,
+            "--doc_stride": 128,
+            "--learning_rate": args.learning_rate,
+            "--epochs": args.epochs,
         }
-        settings = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        batch, length = settings["--batch_size"], settings["--max_seq_length"]
+        settings = [str(part) for pair in settings.items() for part in pair]
         steps = max(args.steps // 10, 4) if dataset == "cmrc2018" else args.steps
         pairs = []
         for _ in range(args.repeat):
@@ -196,7 +198,8 @@ def main():
         )
         if args.score and dataset not in SCRIPTS:
             scores = [runner(args, dataset, settings, -1, True)["score"] for runner in (run_plain, run_ours)]
-            print(f"\n{dataset}, 5 epochs, dev accuracy: plain {scores[0]:.4f}, this project {scores[1]:.4f}\n")
+            plain_score, score = (f"{100 * s:.1f}" for s in scores)
+            print(f"\n{dataset}, {args.epochs:g} epochs, dev accuracy: plain {plain_score}, this project {score}\n")
 
 
 if __name__ == "__main__":
