@@ -37,6 +37,17 @@ def test_the_fast_matrix_products_of_mkl(monkeypatch, vendor, flags, user, expec
     assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
 
 
+def test_mkl_uses_the_cores_that_it_may(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    for processes, user, expected in (("1", None, cores), ("2", None, max(cores // 2, 1)), ("1", "3", 3)):
+        monkeypatch.setenv("PADDLE_LOCAL_SIZE", processes)
+        monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+        if user:
+            monkeypatch.setenv("MKL_NUM_THREADS", user)
+        workarounds.use_all_cores()
+        assert os.environ["MKL_NUM_THREADS"] == str(expected)
+
+
 @pytest.mark.parametrize("first", ["ernie.features", "run_qa"])
 def test_whatever_is_imported_first_zlib_stands_before_paddle(first):
     code = f"import sys; sys.path.insert(0, '.'); import {first}; names = list(sys.modules); "
