@@ -15,6 +15,8 @@ import os
 import platform
 import warnings
 
+from deploy.predictor.ernie_tokenizer import usable_cores
+
 # paddlenlp 2.8.1 imports setuptools behind distutils, and Paddle warns of its own `to_static` defaults: nothing
 # that a user could act on.
 warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
@@ -53,9 +55,8 @@ def use_all_cores():
     MKL_NUM_THREADS comes before it: a training step of ERNIE 3.0-Nano is 1.2 times faster on 2 cores. Processes
     of one machine under paddle.distributed.launch share its cores. Never over the user's value.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
-    os.environ.setdefault("MKL_NUM_THREADS", str(max(cores // processes, 1)))
+    os.environ.setdefault("MKL_NUM_THREADS", str(max(usable_cores() // processes, 1)))
 
 
 use_all_cores()
