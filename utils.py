@@ -2,18 +2,21 @@
 
 import workarounds  # noqa: F401  isort: skip  before Paddle
 
-from ernie.arguments import MAIN_SCORE, UsageError, UserError, parse_arguments, run
+from ernie.arguments import MAIN_SCORE, CompressionArguments, UsageError, UserError, parse_arguments, run
 from ernie.data import find_labels, label_ids, load_examples
 from ernie.models import load_model, load_tokenizer
 from ernie.features import Collator, longest_first, qa_features, seq_cls_features, token_cls_features
 from ernie.metrics import accuracy, cmrc_scores, entity_scores, majority_share, question_blind_share
 from ernie.training import ErnieTrainer, check_writable, find_checkpoint, training_settings
 from ernie.export import dev_metrics, export_model, read_metrics, save_model, write_json
+from ernie.compression import CompressionTrainer
 from ernie.predictions import classify, find_answers, find_entities, write_predictions
 
 __all__ = [
     "MAIN_SCORE",
     "Collator",
+    "CompressionArguments",
+    "CompressionTrainer",
     "ErnieTrainer",
     "UsageError",
     "UserError",

@@ -78,15 +78,16 @@ def keep_freed_memory():
 keep_freed_memory()
 
 
-def save_static_model(model, folder):
+def save_static_model(model, folder, input_dtype="int64"):
     """Writes a Paddle model as a static graph: `folder/model.pdmodel`, `model.pdiparams`.
 
     Args:
-        model: a paddlenlp model that takes (input_ids, token_type_ids), int64 [batch, length] each.
+        model: a paddlenlp model that takes (input_ids, token_type_ids), [batch, length] each.
+        input_dtype: of these, "int64" or "int32".
     """
     import paddle
 
-    inputs = [paddle.static.InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
+    inputs = _input_spec(input_dtype)
     was_training = model.training
     model.eval()
     static = paddle.jit.to_static(model, input_spec=inputs, full_graph=True)
@@ -97,6 +98,12 @@ def save_static_model(model, folder):
     # Names of variables for debuggers only; no runtime reads it.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(folder, "model.pdiparams.info"))
+
+
+def _input_spec(dtype="int64"):
+    import paddle
+
+    return [paddle.static.InputSpec([None, None], dtype, name) for name in ("input_ids", "token_type_ids")]
 
 
 def static_to_onnx(folder, output_names, opset_version=13):
@@ -225,3 +232,232 @@ def _silence_stdout():
         os.dup2(saved, 1)
         os.close(saved)
         os.close(null)
+
+
+@contextlib.contextmanager
+def static_mode():
+    """Paddle's static graph mode, with variables of its own that are gone behind it."""
+    import paddle
+
+    paddle.enable_static()
+    try:
+        with paddle.static.scope_guard(paddle.static.Scope()):
+            yield paddle.static.Executor(paddle.set_device(paddle.get_device()))
+    finally:
+        paddle.disable_static()
+
+
+def run_static_model(prefix, batches):
+    """Runs `prefix.pdmodel` on batches, {input name: array} each; yields lists of arrays."""
+    import paddle
+
+    with static_mode() as executor:
+        program, _, outputs = paddle.static.load_inference_model(prefix, executor)
+        for batch in batches:
+            yield executor.run(program, feed=batch, fetch_list=outputs)
+
+
+def post_training_quantization(source, target, batches, algo, args, onnx_format=True):
+    """Calibrates `source.pdmodel` and writes the INT8 model `target.pdmodel`, `target.pdiparams`.
+
+    paddlenlp 2.8.1 passes Paddle 2.6 a batch_generator, which Paddle no longer takes (PaddlePaddle/PaddleNLP#9497):
+    `data_loader cannot be None`. Paddle itself samples every tensor of the graph, whether it is quantized or not
+    (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on.
+    Ends with `paddle.quantization` on Paddle 3.
+
+    Args:
+        source, target: paths without extension.
+        batches: a list of {"input_ids", "token_type_ids"}, arrays [batch, length].
+        algo: one of `ALGORITHMS`.
+        args: CompressionArguments.
+    """
+    import functools
+
+    import numpy as np
+    import paddle
+    from paddle.static import quantization
+    from paddle.static.quantization import post_training_quantization as paddle_ptq
+
+    class MatMulCalibration(quantization.PostTrainingQuantization):
+        def _collect_target_varnames(self):
+            super()._collect_target_varnames()
+            taken = {name for op in _matmuls(self._program) for name in op.input_arg_names}
+            self._quantized_act_var_name &= taken
+
+        def _save_input_threhold(self):  # sic; where min_max ends
+            highest = self._quantized_var_max
+            for name, low in self._quantized_var_min.items():
+                self._quantized_threshold[name] = np.maximum(np.abs(low), np.abs(highest[name])).tolist()
+            self._update_program()
+
+        def _save_output_threshold(self):
+            pass  # outputs are not sampled
+
+    class NoObservers:
+        def __init__(self, **_):
+            pass
+
+        def apply(self, graph):
+            return graph
+
+    class Batches(paddle.io.IterableDataset):
+        def __iter__(self):
+            return iter(batches)
+
+    quant_weight_pass = functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction)
+    with (
+        static_mode() as executor,
+        _replaced(paddle_ptq, QuantWeightPass=quant_weight_pass, AddQuantDequantForInferencePass=NoObservers),
+        _quiet_loggers("paddle.static"),
+    ):
+        calibration = MatMulCalibration(
+            executor=executor,
+            data_loader=paddle.io.DataLoader(Batches(), batch_size=None),
+            model_dir=os.path.dirname(source),
+            model_filename=os.path.basename(source) + ".pdmodel",
+            params_filename=os.path.basename(source) + ".pdiparams",
+            batch_nums=len(batches),
+            algo=algo,
+            hist_percent=0.9999,
+            round_type=args.round_type,
+            bias_correction=args.bias_correction,
+            quantizable_op_type=["matmul", "matmul_v2"],
+            activation_quantize_type=args.activation_quantize_type or "range_abs_max",
+            weight_quantize_type=args.weight_quantize_type,
+            onnx_format=onnx_format,
+        )
+        calibration.quantize()
+        calibration.save_quantized_model(os.path.dirname(target), os.path.basename(target))
+
+
+def prepare_qat(model, args):
+    """Puts fake quantization before every linear layer of a Paddle model; returns what `save_qat_model` takes.
+
+    paddleslim 2.6 also wraps each linear layer to watch its output's range; Paddle 2.6 then writes the watchers as
+    real quantization, which was not there in training (a trained model's logits moved by 0.3 of 4.8). The wrapper
+    also hides the weight that ErnieModel.forward asks the pooler for. Without the wrappers neither happens.
+    """
+    from paddle.nn.quant.quant_layers import FakeQuantMAOutputScaleLayer, MAOutputScaleLayer
+    from paddleslim import QAT
+
+    quantizer = QAT(
+        {
+            "activation_preprocess_type": "PACT" if args.use_pact else None,
+            "weight_preprocess_type": "PACT" if args.use_pact else None,
+            "weight_quantize_type": args.weight_quantize_type,
+            "activation_quantize_type": args.activation_quantize_type or "moving_average_abs_max",
+            "weight_bits": 8,
+            "activation_bits": 8,
+            "dtype": "int8",
+            "quantizable_layer_type": ["Linear"],
+            "moving_rate": args.moving_rate,
+            "onnx_format": args.onnx_format,
+        }
+    )
+    quantizer.quantize(model)
+    for parent in model.sublayers(include_self=True):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, (FakeQuantMAOutputScaleLayer, MAOutputScaleLayer)):
+                setattr(parent, name, layer._layer)
+    return quantizer
+
+
+def save_qat_model(quantizer, model, target, input_dtype="int64"):
+    """Writes the INT8 model `target.pdmodel`, `target.pdiparams` of a model trained behind `prepare_qat`.
+
+    The model serves nothing else afterwards: PACT's clipping is taken out, as paddleslim does, whose own way wraps
+    the layers anew.
+    """
+    from paddle.nn.quant.quant_layers import QuantizedLinear
+
+    model.eval()
+    for layer in model.sublayers():
+        if isinstance(layer, QuantizedLinear):
+            layer._act_preprocess = layer._weight_preprocess = None
+    with _quiet_loggers("paddle.static"):
+        quantizer.imperative_qat.save_quantized_model(model, target, input_spec=_input_spec(input_dtype))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(f"{target}.pdiparams.info")
+
+
+def quantize_embeddings(source, target):
+    """Writes `target.pdmodel` with the embedding tables of `source.pdmodel` in INT8, one scale a table.
+
+    paddlenlp 2.8.1 passes names where Paddle 2.6 wants variables: `'feed_vars' should be a Variable`.
+    """
+    import paddle
+    from paddleslim.quant import quant_embedding
+
+    with static_mode() as executor, _quiet_loggers("paddleslim"):
+        program, inputs, outputs = paddle.static.load_inference_model(source, executor)
+        config = {"quantize_op_types": ["lookup_table_v2"], "lookup_table_v2": {"quantize_type": "abs_max"}}
+        names = [output.name for output in outputs]
+        program = quant_embedding(program, executor.place, config)
+        block = program.global_block()
+        paddle.static.save_inference_model(
+            target, [block.var(n) for n in inputs], [block.var(n) for n in names], executor, program=program
+        )
+
+
+def read_matmul_scales(prefix):
+    """The quantization of every matrix product of `prefix.pdmodel` (an INT8 model in onnx_format), in order.
+
+    Returns:
+        A list of (input, weight) a product; each None where it is not quantized, else (scale, values): scale
+        float32, the step of one integer, scalar or one a column; values int8 for a weight, None for an activation.
+    """
+    import numpy as np
+    import paddle
+
+    with static_mode() as executor:
+        program, _, _ = paddle.static.load_inference_model(prefix, executor)
+        scope = paddle.static.global_scope()
+
+        def value(name):
+            return np.array(scope.find_var(name).get_tensor())
+
+        makers = {name: op for op in program.global_block().ops for name in op.output_arg_names}
+
+        def quantization_of(name):
+            dequantize = makers.get(name)
+            if dequantize is None or dequantize.type != "dequantize_linear":
+                return None
+            scale = value(dequantize.input("Scale")[0]).astype(np.float32) / 127
+            source = dequantize.input("X")[0]
+            if source in makers:  # a quantize_linear's output: an activation
+                return scale.reshape(-1)[0], None
+            return (scale.reshape(-1) if scale.size > 1 else scale.reshape(-1)[0]), value(source).astype(np.int8)
+
+        return [(quantization_of(op.input("X")[0]), quantization_of(op.input("Y")[0])) for op in _matmuls(program)]
+
+
+def _matmuls(program):
+    return [op for op in program.global_block().ops if op.type in ("matmul", "matmul_v2")]
+
+
+@contextlib.contextmanager
+def _replaced(module, **attributes):
+    saved = {name: getattr(module, name) for name in attributes}
+    try:
+        for name, value in attributes.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in saved.items():
+            setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def _quiet_loggers(name):
+    """Only errors from a package's loggers, each of which has a level of its own."""
+    import logging
+
+    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith(name)]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 
 import paddle
 import yaml
-from paddlenlp.trainer import CompressionArguments, PdArgumentParser, TrainingArguments, set_seed
+from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
+from paddlenlp.trainer import PdArgumentParser, TrainingArguments, set_seed
 from paddlenlp.utils.log import logger
 
 SCRIPTS = {
@@ -17,6 +19,7 @@ SCRIPTS = {
     "TokenClassification": "run_token_cls.py",
     "QuestionAnswering": "run_qa.py",
 }
+COMPRESS_SCRIPTS = {task: name.replace("run_", "compress_") for task, name in SCRIPTS.items()}
 
 # The labels of the published data sets, in PaddleNLP's order (paddlenlp.datasets), which is the order of the
 # classes in everybody's fine-tuned models.
@@ -119,6 +122,61 @@ class DataArguments:
     )
 
 
+STRATEGIES = (
+    "dynabert",
+    "ptq",
+    "qat",
+    "embeddings",
+    "dynabert+ptq",
+    "dynabert+qat",
+    "dynabert+embeddings",
+    "ptq+embeddings",
+    "qat+embeddings",
+    "dynabert+ptq+embeddings",
+    "dynabert+qat+embeddings",
+)
+ALGORITHMS = ("mse", "KL", "hist", "avg", "abs_max", "min_max", "emd")
+
+
+@dataclass
+class CompressionArguments(PaddleCompressionArguments):
+    """PaddleNLP's arguments, with the help texts made exact, and a budget."""
+
+    strategy: str = field(
+        default="dynabert+ptq",
+        metadata={
+            "help": f"{', '.join(STRATEGIES)}. dynabert: narrower layers, trained with the fine-tuned model as "
+            "teacher; ptq: INT8 by calibration on training texts; qat: INT8 by further training; embeddings: "
+            "INT8 embedding tables."
+        },
+    )
+    width_mult_list: list[str] = field(
+        default_factory=lambda: ["0.75"],
+        metadata={"help": "dynabert: widths as shares of 1, decimal or fraction, e.g. 0.75 2/3 0.5."},
+    )
+    algo_list: list[str] = field(
+        default_factory=lambda: ["mse", "KL"],
+        metadata={
+            "help": "ptq: how the range of an activation follows from calibration texts, one model each. abs_max, "
+            "min_max: its largest value; avg: the mean of the batches' largest; hist: the 99.99% quantile; mse, emd: "
+            "the least squared error, or distance of distributions; KL: the least divergence of histograms (slow)."
+        },
+    )
+    batch_size_list: list[int] = field(
+        default_factory=lambda: [4, 8, 16], metadata={"help": "ptq: texts in a calibration batch, one model each."}
+    )
+    batch_num_list: list[int] = field(
+        default_factory=lambda: [1], metadata={"help": "ptq: calibration batches, one model each."}
+    )
+    max_drop: float = field(
+        default=None,
+        metadata={
+            "help": "Copy the fastest variant whose dev score fell by no more than so many points (0.5: from 90.0 "
+            "to 89.5) to <output_dir>/best."
+        },
+    )
+
+
 class ArgumentParser(PdArgumentParser):
     """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage."""
 
@@ -157,8 +215,12 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].split('=')[0], names)}")
-    check_values(values, task)
-    if arguments_class is TrainingArguments:
+    check_values(values, task, SCRIPTS if arguments_class is TrainingArguments else COMPRESS_SCRIPTS)
+    if arguments_class is CompressionArguments:
+        check_compression_values(values)
+        values.output_dir = os.path.normpath(values.output_dir)
+        values.metric_for_best_model = MAIN_SCORE[task]
+    else:
         # One folder a data set; the scripts' --output_dir is the folder of all of them.
         values.export_model_dir = values.export_model_dir or values.output_dir
         # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
@@ -253,7 +315,7 @@ def _nearest(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check_values(values, task):
+def check_values(values, task, scripts=SCRIPTS):
     """Raises UsageError for values that would fail later, or silently train something else."""
     minimum = {
         "max_seq_length": 8,
@@ -279,10 +341,57 @@ def check_values(values, task):
         )
     other = TASK_OF.get(values.dataset, task)
     if other != task:
-        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {SCRIPTS[other]}")
+        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {scripts[other]}")
     if values.data_dir is None and values.dataset not in TASK_OF:
         names = [name for name in TASK_OF if TASK_OF[name] == task]
         raise UsageError(
             f"--dataset {values.dataset}: none of {', '.join(names)}{_nearest(values.dataset, names)} "
             "For a data set of your own add --data_dir"
         )
+
+
+def check_compression_values(values):
+    """Checks the arguments of compression; turns widths to numbers.
+
+    PaddleNLP gives them to eval() (paddlenlp 2.8.1, trainer_compress.py), and finds the rest after hours of training.
+    """
+    if values.strategy not in STRATEGIES:
+        raise UsageError(
+            f"--strategy {values.strategy}: none of {', '.join(STRATEGIES)}{_nearest(values.strategy, STRATEGIES)}"
+        )
+    for algorithm in values.algo_list:
+        if algorithm not in ALGORITHMS:
+            raise UsageError(
+                f"--algo_list {algorithm}: none of {', '.join(ALGORITHMS)}{_nearest(algorithm, ALGORITHMS)}"
+            )
+    values.width_mult_list = [read_width(text) for text in values.width_mult_list]
+    for name in ("batch_size_list", "batch_num_list"):
+        if min(getattr(values, name)) < 1:
+            raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
+    choices = {
+        "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
+        "activation_quantize_type": (None, "abs_max", "range_abs_max", "moving_average_abs_max"),
+        "round_type": ("round", "adaround"),
+        "input_dtype": ("int64", "int32"),
+    }
+    for name, possible in choices.items():
+        if getattr(values, name) not in possible:
+            raise UsageError(f"--{name} {getattr(values, name)}: none of {', '.join(filter(None, possible))}")
+    if values.prune_embeddings:
+        raise UsageError(
+            "--prune_embeddings drops words before fine-tuning; here the model is fine-tuned already. To make its "
+            "tables smaller, add embeddings to --strategy"
+        )
+    if values.round_type == "adaround" and "min_max" in values.algo_list:
+        raise UsageError("--round_type adaround: Paddle does not have it for --algo_list min_max; take abs_max")
+    if values.input_infer_model_path and values.strategy not in ("ptq", "ptq+embeddings"):
+        raise UsageError("--input_infer_model_path is for --strategy ptq and ptq+embeddings: the rest trains the model")
+
+
+def read_width(text):
+    """A share of 1 as a float, from a decimal ("0.75") or a fraction ("2/3")."""
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*(?:/\s*(\d*\.?\d+)\s*)?", str(text))
+    width = float(match[1]) / float(match[2] or 1) if match and float(match[2] or 1) else 0.0
+    if not 0 < width <= 1:
+        raise UsageError(f"--width_mult_list {text}: expected a number above 0 and up to 1, such as 0.75 or 2/3")
+    return width

@@ -71,18 +71,27 @@ def export_model(task, model, tokenizer, folder, metrics):
         RuntimeError: the ONNX model's logits are not Paddle's.
     """
     with new_folder(folder) as part:
-        workarounds.save_static_model(model, part)
-        workarounds.static_to_onnx(part, OUTPUT_NAMES[task])
-        error = onnx_error(model, os.path.join(part, "model.onnx"))
-        if not error < 1e-4:
-            raise RuntimeError(f"the ONNX model differs from Paddle's by {error:.2e}; nothing was exported")
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+        write_model_folder(task, model, tokenizer, part)
         write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
     sizes = {name: os.path.getsize(os.path.join(folder, name)) / 2**20 for name in ("model.pdiparams", "model.onnx")}
     logger.info(f"exported {folder}: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
+
+
+def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):
+    """Writes all but metrics.json; see `export_model`."""
+    workarounds.save_static_model(model, folder, input_dtype)
+    workarounds.static_to_onnx(folder, OUTPUT_NAMES[task])
+    error = onnx_error(model, os.path.join(folder, "model.onnx"))
+    if not error < 1e-4:
+        raise RuntimeError(f"the ONNX model differs from Paddle's by {error:.2e}; nothing was exported")
     logger.info(f"ONNX Runtime's logits differ from Paddle's by {error:.1e} at most")
+    save_config_and_tokenizer(model, tokenizer, folder)
+
+
+def save_config_and_tokenizer(model, tokenizer, folder):
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def onnx_error(model, onnx_file):
@@ -108,11 +117,17 @@ def onnx_error(model, onnx_file):
         with paddle.no_grad():
             expected = model(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids))
         expected = expected if isinstance(expected, (tuple, list)) else [expected]
-        found = session.run(None, {"input_ids": input_ids, "token_type_ids": token_type_ids})
+        found = session.run(None, as_inputs(session, {"input_ids": input_ids, "token_type_ids": token_type_ids}))
         worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found)))
     if was_training:
         model.train()
     return worst
+
+
+def as_inputs(session, batch):
+    """A batch of arrays in the types that an ONNX Runtime session takes: int64, or int32 with --input_dtype."""
+    types = {value.name: value.type for value in session.get_inputs()}
+    return {name: batch[name].astype("int32" if types[name] == "tensor(int32)" else "int64") for name in types}
 
 
 def dev_metrics(dataset, num_examples, scores, baseline):

@@ -1,0 +1,40 @@
+"""ONNX Runtime sessions: which engines are installed, and how each is opened."""
+
+import onnxruntime
+
+# Fastest first. The name that users know, and ONNX Runtime's execution provider.
+CPU_ENGINES = {"openvino": "OpenVINOExecutionProvider", "onnxruntime": "CPUExecutionProvider"}
+
+
+def installed_engines():
+    """The engines of `CPU_ENGINES` that the installed ONNX Runtime has, fastest first."""
+    available = onnxruntime.get_available_providers()
+    return [name for name, provider in CPU_ENGINES.items() if provider in available]
+
+
+def open_session(onnx_file, engine, num_threads):
+    """Opens an ONNX file.
+
+    Args:
+        engine: "openvino" or "onnxruntime" (its default CPU execution provider).
+        num_threads: threads for one call; as many as there are cores is the fastest.
+
+    Raises:
+        RuntimeError: the engine is not installed or does not start; ONNX Runtime alone would silently take another.
+    """
+    provider = CPU_ENGINES[engine]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    provider_options = {}
+    if engine == "openvino":
+        # OpenVINO fuses for itself, and better where ONNX Runtime has not fused before.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        provider_options = {"device_type": "CPU", "num_of_threads": str(num_threads)}
+    else:
+        options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(
+        str(onnx_file), options, providers=[provider], provider_options=[provider_options]
+    )
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} can't start {provider} for {onnx_file}")
+    return session
