@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_token_cls.py fine-tuned, and measures every variant on the dev set.
 
-python compress_token_cls.py --model_name_or_path best_models/msra_ner/ --dataset msra_ner --output_dir ./best_models/msra_ner \\
-    --config configs/default.yml
+python compress_token_cls.py --model_name_or_path best_models/msra_ner/ --dataset msra_ner \\
+    --output_dir ./best_models/msra_ner --config configs/default.yml
 """
 
 import utils  # isort: skip  first, since it sees to what must stand before Paddle
@@ -32,9 +32,7 @@ def main():
     eval_features = utils.longest_first(features_of(eval_examples))[0]
 
     # Model
-    model = utils.load_model(
-        AutoModelForTokenClassification, model_args, data_args, tokenizer, labels, fine_tuned=True
-    )
+    model = utils.load_model(AutoModelForTokenClassification, model_args, data_args, tokenizer, labels, fine_tuned=True)
     trainer = utils.CompressionTrainer(
         model=model,
         args=compression_args,

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from deploy.predictor.ernie_tokenizer import usable_cores
+from deploy.predictor.onnx_session import processor
+
 SCRIPTS = {"msra_ner": "run_token_cls.py", "cmrc2018": "run_qa.py"}
 
 
@@ -139,14 +142,6 @@ def run_ours(args, dataset, settings, steps, score):
         return result
 
 
-def processor():
-    try:
-        name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        name = platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder, e.g. of examples/make_model.py --arch nano")
@@ -167,7 +162,8 @@ def main():
     if args.plain:
         return plain(args)
 
-    print(f"{processor()}; Python {platform.python_version()}; samples a second, median of {args.repeat} runs each\n")
+    print(f"{processor()}, {usable_cores()} cores; Python {platform.python_version()}")
+    print(f"Samples a second, median of {args.repeat} runs each\n")
     print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
     print("|---|---|---|---|---|---|")
     for dataset in args.datasets:

@@ -8,20 +8,19 @@ import os
 import shutil
 
 import numpy as np
-import paddle
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.utils.log import logger
 
 from deploy.predictor.onnx_session import installed_engines
 from ernie.arguments import MAIN_SCORE, UserError
 from ernie.export import (
-    OUTPUT_NAMES,
     dev_metrics,
     new_folder,
     read_metrics,
     save_config_and_tokenizer,
     write_json,
     write_model_folder,
+    write_onnx,
 )
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder, width_name
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, quantize_onnx
@@ -114,9 +113,7 @@ class CompressionTrainer(ErnieTrainer):
         engine, *others = installed_engines()
         onnx_file = os.path.join(folder, "model.onnx")
         logits = self.dev_set.onnx_logits(onnx_file, engine)
-        metrics = dev_metrics(
-            self.data_args.dataset, self.num_examples, self.dev_set.scores(logits), self.baseline
-        )
+        metrics = dev_metrics(self.data_args.dataset, self.num_examples, self.dev_set.scores(logits), self.baseline)
         for other in others:
             found = self.dev_set.onnx_logits(onnx_file, other)
             metrics[other] = {**self.dev_set.scores(found), "agreement": self.dev_set.agreement(found, logits)}
@@ -150,7 +147,7 @@ class CompressionTrainer(ErnieTrainer):
         def write(folder):
             for suffix in (".pdmodel", ".pdiparams"):
                 shutil.copyfile(prefix + suffix, os.path.join(folder, f"model{suffix}"))
-            workarounds.static_to_onnx(folder, OUTPUT_NAMES[self.task])
+            write_onnx(self.task, folder)
             save_config_and_tokenizer(self.model, self.tokenizer, folder)
 
         return self.variant(name, {"weights": weights, **self.context()}, write)

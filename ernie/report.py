@@ -2,11 +2,8 @@
 
 import workarounds
 
-import importlib.metadata
 import json
 import os
-import platform
-import re
 import shutil
 import statistics
 import time
@@ -17,7 +14,7 @@ from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
 from deploy.predictor.ernie_tokenizer import usable_cores
-from deploy.predictor.onnx_session import installed_engines, open_session
+from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
 from ernie.export import as_inputs, new_folder, read_metrics, write_json, write_text
 from ernie.features import IGNORED
 
@@ -100,7 +97,8 @@ def measure_speed(folders, dev_set, engines, rounds=7, singles=8):
         }
         for _ in tqdm(range(rounds), desc=f"Timing, {engine}"):
             for name, session in sessions.items():
-                # The threads of the session before may spin for a while: the first call is not counted.
+                # The threads of the session before spin for a while.
+                time.sleep(0.02)
                 _seconds(session, texts[0])
                 times[name][0].extend(_seconds(session, inputs) for inputs in texts)
                 _seconds(session, batch)
@@ -120,25 +118,6 @@ def _seconds(session, inputs):
     start = time.perf_counter()
     session.run(None, inputs)
     return time.perf_counter() - start
-
-
-def processor():
-    """The processor's name and the cores that may be used."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            name = re.search(r"model name\s*: (.*)", f.read())[1]
-    except (OSError, TypeError):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {usable_cores()} cores"
-
-
-def onnxruntime_version():
-    for name in ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            return f"{name} {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "onnxruntime"
 
 
 def write_report(output_dir, dataset, score_name, names, dev_set):
@@ -180,7 +159,7 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
         "dataset": dataset,
         "score": score_name,
         "num_examples": metrics[names[0]]["num_examples"],
-        "machine": processor(),
+        "machine": f"{processor()}, {usable_cores()} cores",
         "onnxruntime": onnxruntime_version(),
         "engines": engines,
         "variants": rows,

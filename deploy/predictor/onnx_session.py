@@ -1,4 +1,8 @@
-"""ONNX Runtime sessions: which engines are installed, and how each is opened."""
+"""ONNX Runtime sessions: which engines are installed, how each is opened, and what they run on."""
+
+import importlib.metadata
+import platform
+import re
 
 import onnxruntime
 
@@ -38,3 +42,21 @@ def open_session(onnx_file, engine, num_threads):
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} can't start {provider} for {onnx_file}")
     return session
+
+
+def processor():
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return re.search(r"model name\s*: (.*)", f.read())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def onnxruntime_version():
+    for name in ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "onnxruntime"

@@ -1,0 +1,156 @@
+"""How fast a compressed model is: every engine against Paddle Inference FP32 with oneDNN, in one run.
+
+python benchmarks/compression_speed.py                          ERNIE 3.0-Medium's architecture, random weights
+python benchmarks/compression_speed.py --arch nano --task token_cls --shapes 32x64 1x32
+
+The models are made as the compress scripts make them: exported, cut to a width, calibrated on random ids. Every
+engine runs each shape in turns with the others; the figures are medians of milliseconds, and how many times faster
+than Paddle Inference that is.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import workarounds
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+
+import numpy as np
+from paddlenlp.transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    ErnieTokenizer,
+)
+
+from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
+from ernie.arguments import CompressionArguments
+from ernie.export import as_inputs, write_model_folder
+from ernie.pruning import narrow
+from ernie.quantization import quantize_onnx
+from ernie.report import ENGINE_NAMES
+from examples.make_model import ARCHITECTURES, make_model
+
+TASKS = {
+    "seq_cls": ("SequenceClassification", AutoModelForSequenceClassification, {"num_labels": 15}),
+    "token_cls": ("TokenClassification", AutoModelForTokenClassification, {"num_labels": 7}),
+    "qa": ("QuestionAnswering", AutoModelForQuestionAnswering, {}),
+}
+
+
+def random_batch(vocab_size, batch, length, seed=0):
+    input_ids = np.random.default_rng(seed).integers(1, vocab_size, [batch, length])
+    return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids)}
+
+
+def make_folders(args, folder):
+    """{what a model is called: its folder}: FP32, INT8, and both at --width_mult."""
+    task, auto_class, more = TASKS[args.task]
+    source = os.path.join(folder, "pretrained")
+    make_model(args.arch, args.vocab_file, source)
+    tokenizer = ErnieTokenizer.from_pretrained(source)
+    compression_args = CompressionArguments(output_dir=folder)
+    folders = {}
+    for width_mult, prefix in ((1.0, ""), (args.width_mult, f"width {args.width_mult:g}, ")):
+        model = auto_class.from_pretrained(source, **more)
+        if width_mult < 1:
+            narrow(model, width_mult)
+        plain, int8 = (os.path.join(folder, f"{name}_{width_mult:g}") for name in ("fp32", "int8"))
+        for path in (plain, int8):
+            os.makedirs(path)
+        write_model_folder(task, model, tokenizer, plain)
+        batches = [random_batch(model.config.vocab_size, 16, 64, seed) for seed in range(2)]
+        prefix_of_int8 = os.path.join(int8, "int8")
+        workarounds.post_training_quantization(
+            os.path.join(plain, "model"), prefix_of_int8, batches, "mse", compression_args
+        )
+        scales = workarounds.read_matmul_scales(prefix_of_int8)
+        quantize_onnx(os.path.join(plain, "model.onnx"), os.path.join(int8, "model.onnx"), scales, quantize_tables=True)
+        folders[f"{prefix}FP32"], folders[f"{prefix}INT8"] = plain, int8
+    return folders, model.config.vocab_size
+
+
+def paddle_inference(folder, threads):
+    """Paddle Inference FP32 with oneDNN, as the published figures were taken."""
+    from paddle import inference
+
+    config = inference.Config(os.path.join(folder, "model.pdmodel"), os.path.join(folder, "model.pdiparams"))
+    config.disable_gpu()
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(threads)
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
+
+    def run(batch):
+        for name in predictor.get_input_names():
+            predictor.get_input_handle(name).copy_from_cpu(batch[name])
+        predictor.run()
+        return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
+
+    return run
+
+
+def onnx_runtime(folder, engine, threads):
+    session = open_session(os.path.join(folder, "model.onnx"), engine, threads)
+    return lambda batch: session.run(None, as_inputs(session, batch))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="medium")
+    parser.add_argument("--task", choices=TASKS, default="seq_cls")
+    parser.add_argument("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
+    parser.add_argument("--width_mult", type=float, default=0.75)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shapes", nargs="+", default=["32x64", "32x128", "1x32"], help="batch x length")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        folders, vocab_size = make_folders(args, folder)
+        sizes = {name: os.path.getsize(os.path.join(path, "model.onnx")) / 2**20 for name, path in folders.items()}
+        reference = "Paddle Inference, FP32"
+        runners = {reference: paddle_inference(folders["FP32"], args.threads)}
+        for engine in installed_engines():
+            for name, path in folders.items():
+                runners[f"{ENGINE_NAMES[engine]}, {name}"] = onnx_runtime(path, engine, args.threads)
+        times = {}
+        for shape in args.shapes:
+            batch = random_batch(vocab_size, *map(int, shape.split("x")), seed=7)
+            expected = runners[reference](batch)
+            for name, run in runners.items():  # the same model's, but for the narrow ones
+                error = max(float(np.abs(a - b).max()) for a, b in zip(run(batch), expected))
+                if "width" not in name and error > (0.1 if "INT8" in name else 1e-4):
+                    sys.exit(f"{name}: the logits differ from Paddle's by {error:.3f}")
+            for _ in range(args.rounds):
+                for name, run in runners.items():
+                    time.sleep(0.05)  # the threads of the engine before spin for a while
+                    run(batch)
+                    for _ in range(1 if batch["input_ids"].size > 512 else 10):
+                        start = time.perf_counter()
+                        run(batch)
+                        times.setdefault((name, shape), []).append(time.perf_counter() - start)
+
+    print(
+        f"\nERNIE 3.0-{args.arch}, {args.task}, {args.threads} threads of {processor()}; {onnxruntime_version()}; "
+        f"Python {platform.python_version()}; {', '.join(f'{n} {s:.0f} MB' for n, s in sizes.items())}\n"
+    )
+    print("| engine, model, ms | " + " | ".join(f"batch {shape.replace('x', ' × ')}" for shape in args.shapes) + " |")
+    print("|---" * (len(args.shapes) + 1) + "|")
+    for name in runners:
+        cells = []
+        for shape in args.shapes:
+            median, base = (statistics.median(times[key, shape]) for key in (name, reference))
+            cells.append(f"{1e3 * median:.1f} ({base / median:.2f}x)")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
