@@ -368,6 +368,8 @@ def check_compression_values(values):
     for name in ("batch_size_list", "batch_num_list"):
         if min(getattr(values, name)) < 1:
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
+    if values.max_drop is not None and not values.max_drop >= 0:
+        raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
     choices = {
         "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
         "activation_quantize_type": (None, "abs_max", "range_abs_max", "moving_average_abs_max"),

@@ -3,11 +3,13 @@
 import workarounds
 
 import copy
+import glob
 import hashlib
 import os
 import shutil
 
 import numpy as np
+import paddle
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.utils.log import logger
 
@@ -46,6 +48,9 @@ class CompressionTrainer(ErnieTrainer):
     def compress(self):
         """Prunes and quantizes as --strategy says; returns the rows of compression_report.json."""
         args = self.args
+        if args.should_save:
+            for leftover in glob.glob(os.path.join(glob.escape(args.output_dir), "**", ".*.part*"), recursive=True):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
         steps = set(args.strategy.split("+"))
         self.dev_set = DevSet(
             self.eval_dataset,
@@ -167,10 +172,8 @@ class CompressionTrainer(ErnieTrainer):
         weights = fingerprint(model)
         settings = self.settings_of_training(weights, width_mult_list=self.args.width_mult_list)
         checkpoint = find_checkpoint(arguments, settings)
-        # Also where a checkpoint follows: it takes what it was trained from, and the importances with it.
-        batches = self.get_eval_dataloader()
-        reorder(model, importance(model, batches, self.compute_loss, len(batches)))
-        original = copy.deepcopy(model)
+        if checkpoint is None:  # a checkpoint's weights are in order
+            reorder(model, importance(model, self.dev_batches(), self.compute_loss))
         trainer = PruningTrainer(
             model=Supernet(model, self.args.width_mult_list),
             args=arguments,
@@ -180,9 +183,14 @@ class CompressionTrainer(ErnieTrainer):
         )
         if checkpoint is None and self.args.should_save:
             trainer.forget_best()
-        self.train(trainer, checkpoint)
+        self.run_training(trainer, checkpoint)
         for width_mult in self.args.width_mult_list:
-            yield width_mult, trainer.best_model(width_mult, original)
+            yield width_mult, trainer.best_model(width_mult, copy.deepcopy(self.model))
+
+    def dev_batches(self):
+        """The dev set in batches, with labels; the same for each of several processes."""
+        size = self.args.per_device_eval_batch_size
+        return [self.data_collator(self.eval_dataset[i : i + size]) for i in range(0, len(self.eval_dataset), size)]
 
     # Quantization
 
@@ -234,7 +242,7 @@ class CompressionTrainer(ErnieTrainer):
             settings=settings,
             **self.shared_by_trainers(),
         )
-        self.train(trainer, checkpoint)
+        self.run_training(trainer, checkpoint)
 
         def write(folder):
             trainer.write_int8(self.task, self.tokenizer, folder, self.train_dataset, self.data_collator)
@@ -287,11 +295,11 @@ class CompressionTrainer(ErnieTrainer):
             "data_args": self.data_args,
         }
 
-    def train(self, trainer=None, checkpoint=None, **kwargs):
-        if trainer is None:
-            return super().train(**kwargs)
+    def run_training(self, trainer, checkpoint):
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         trainer.log_metrics("train", metrics)
+        if self.args.world_size > 1:
+            paddle.distributed.barrier()  # the first process has written what all read
 
 
 def fingerprint(model):

@@ -6,7 +6,7 @@ import os
 from paddlenlp.transformers import AutoTokenizer, ErnieTokenizer
 
 from deploy.predictor import ernie_tokenizer
-from ernie.arguments import UsageError, UserError
+from ernie.arguments import SCRIPTS, UsageError, UserError
 
 
 def local_folder(name):
@@ -62,7 +62,7 @@ def load_model(auto_class, model_args, data_args, tokenizer, labels, fine_tuned)
             raise UserError(
                 f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
                 + (f" with the labels {', '.join(found[:8])}" if found else "")
-                + ". Add --do_train, or name the folder that --do_train wrote"
+                + f". Fine-tune it first ({SCRIPTS[head]} --do_train), and name the folder that this wrote"
             )
     if folder is not None and not any(f.endswith((".pdparams", ".safetensors")) for f in os.listdir(folder)):
         raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams)")

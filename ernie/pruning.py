@@ -40,7 +40,7 @@ def kept_sizes(layer, width_mult):
     return heads, neurons
 
 
-def importance(model, batches, compute_loss, total):
+def importance(model, batches, compute_loss):
     """How much the loss on the dev set would change without a head or a neuron, to first order.
 
     The derivative to a factor before a head's output is the sum of weight times gradient over the rows that the
@@ -56,7 +56,7 @@ def importance(model, batches, compute_loss, total):
     heads = [np.zeros(layer.self_attn.num_heads) for layer in layers]
     neurons = [np.zeros(layer.linear1.weight.shape[1]) for layer in layers]
     model.eval()  # without dropout
-    for batch in tqdm(batches, total=total, desc="Importance of heads and neurons"):
+    for batch in tqdm(batches, desc="Importance of heads and neurons"):
         compute_loss(model, batch).backward()
         for layer, head, neuron in zip(layers, heads, neurons):
             rows = _weight_times_gradient(layer.self_attn.out_proj.weight).sum(axis=1)
@@ -242,10 +242,9 @@ class PruningTrainer(ErnieTrainer):
         for width_mult in self.model.width_mult_list:
             shutil.rmtree(self.best_folder(width_mult), ignore_errors=True)
 
-    def best_model(self, width_mult, original):
-        """The best narrow model of a width, made of a copy of the original."""
+    def best_model(self, width_mult, model):
+        """Makes a model the best narrow one of a width."""
         folder = self.best_folder(width_mult)
-        model = copy.deepcopy(original)
         model.set_state_dict(paddle.load(os.path.join(folder, "model_state.pdparams")))
         with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as f:
             logger.info(f"{width_name(width_mult)}: the best weights are of step {json.load(f)['step']}")

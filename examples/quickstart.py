@@ -1,4 +1,4 @@
-"""The whole way on the sample data: fine-tune, evaluate, predict, export, and answer through ONNX Runtime.
+"""The whole way on the sample data: fine-tune, evaluate, predict, export, compress, and answer through ONNX INT8.
 
 python examples/quickstart.py --dataset tnews        (or any other of the nine data sets)
 
@@ -42,7 +42,8 @@ def main():
     args = parser.parse_args()
     script = SCRIPTS.get(args.dataset, "run_seq_cls.py")
     arguments = ["--dataset", args.dataset, "--data_dir", "examples/data", "--output_dir", args.output_dir]
-    export = f"{args.output_dir}/{args.dataset}/export"
+    output = f"{args.output_dir}/{args.dataset}"
+    compressed = f"{output}/width_mult_0.75/mse16_1"
 
     seconds = {}
     if not (HERE / "model" / "model_state.pdparams").exists():
@@ -51,25 +52,36 @@ def main():
         *(script, "--model_name_or_path", "examples/model", *arguments),
         *("--do_train", "--do_eval", "--do_predict", "--do_export", "--config", "examples/quickstart.yml"),
     )
-    seconds["one answer through ONNX Runtime"] = run("examples/answer.py", export)
+    seconds["prune to 3/4 of the width, quantize, measure"] = run(
+        *(script.replace("run_", "compress_"), "--model_name_or_path", output, *arguments[:-1], output),
+        *("--strategy", "dynabert+ptq", "--algo_list", "mse", "--batch_size_list", "16"),
+        *("--config", "examples/quickstart.yml"),
+    )
+    seconds["one answer through ONNX Runtime, INT8"] = run("examples/answer.py", compressed)
 
-    with open(ROOT / export / "metrics.json", encoding="utf-8") as f:
+    with open(ROOT / output / "export" / "metrics.json", encoding="utf-8") as f:
         metrics = json.load(f)
+    with open(ROOT / output / "compression_report.json", encoding="utf-8") as f:
+        report = json.load(f)
     score = SCORES.get(args.dataset, "accuracy")
     ((baseline, baseline_score),) = metrics["baseline"].items()
-    size = os.path.getsize(ROOT / export / "model.onnx") / 2**20
+    original, int8 = report["variants"][0], report["variants"][-1]
+    speed = int8["speed"][report["engines"][0]]
     print(f"\n{args.dataset}, sample data, a 2-layer ERNIE trained from scratch on {os.cpu_count()} cores")
     rows = [
-        (f"dev {score.replace('_', ' ')}, {metrics['num_examples']} examples", f"{100 * metrics[score]:.1f}"),
+        (f"dev {score.replace('_', ' ')}, {metrics['num_examples']} examples", f"{100 * original['score']:.1f}"),
+        ("  pruned and in INT8", f"{100 * int8['score']:.1f}"),
         (f"  {BASELINES[baseline]}", f"{100 * baseline_score:.1f}"),
-        ("model.onnx", f"{size:.1f} MB"),
+        ("model.onnx", f"{original['megabytes']:.1f} MB"),
+        ("  pruned and in INT8", f"{int8['megabytes']:.1f} MB"),
+        ("  times as many texts a second", f"{speed['speed_up']:.1f}"),
         *((step, f"{time:.0f} s") for step, time in seconds.items()),
     ]
     for name, value in rows:
         print(f"  {name:<45} {value:>9}")
     print(f"""
 Next:
-  python examples/answer.py {export}          # texts of your own, one a line
+  python examples/answer.py {compressed} -    # texts of your own, one a line
   make quickstart DATASET={"msra_ner" if args.dataset != "msra_ner" else "cmrc2018"}
   {_first_real_command(script, args.dataset)}""")
 

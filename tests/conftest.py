@@ -1,5 +1,6 @@
 """Fixtures: the sample data and model, the real data where it is there, and ways to run the scripts."""
 
+import functools
 import importlib
 import os
 import subprocess
@@ -44,9 +45,41 @@ def tiny_model(tmp_path_factory):
     from examples.make_model import ARCHITECTURES, make_model
 
     folder = tmp_path_factory.mktemp("tiny_model")
-    ARCHITECTURES["tiny"] = (1, 16, 2, 32)
+    ARCHITECTURES["tiny"] = (1, 16, 4, 32)
     make_model("tiny", ROOT / "examples" / "model" / "vocab.txt", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_quickstart(tmp_path_factory):
+    """A function of a data set: runs examples/quickstart.py, once a session, and returns (data set, output folder,
+    what it printed)."""
+
+    @functools.cache
+    def run(dataset):
+        folder = tmp_path_factory.mktemp(dataset)
+        command = [sys.executable, "examples/quickstart.py", "--dataset", dataset, "--output_dir", str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return dataset, folder, done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_fine_tuned(tmp_path_factory, tiny_model):
+    """A function of a data set: the folder of a tiny model that run_*.py fine-tuned for a few steps."""
+
+    @functools.cache
+    def make(dataset):
+        folder = tmp_path_factory.mktemp(f"tiny_{dataset}")
+        call(
+            SCRIPT_OF.get(dataset, "run_seq_cls"),
+            *arguments_for(dataset, tiny_model, folder, "--do_train", "--max_steps", 20, "--save_strategy", "no"),
+        )
+        return folder / dataset
+
+    return make
 
 
 def call(script, *arguments):

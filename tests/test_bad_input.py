@@ -156,7 +156,7 @@ def test_a_folder_that_is_none(tmp_path, capsys):
 
 def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
     arguments = arguments_for("tnews", tiny_model, tmp_path, "--do_predict")
-    expect(capsys, 1, ["was not fine-tuned for tnews", "Add --do_train"], "run_seq_cls", *arguments)
+    expect(capsys, 1, ["was not fine-tuned for tnews", "Fine-tune it first"], "run_seq_cls", *arguments)
 
 
 def test_no_network_for_a_hub_name(tmp_path, monkeypatch, capsys):

@@ -25,14 +25,10 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", params=LEARNT)
-def quickstart(request, tmp_path_factory):
+@pytest.fixture(params=LEARNT)
+def quickstart(request, run_quickstart):
     """(data set, output folder, what `make quickstart` printed)."""
-    dataset, folder = request.param, tmp_path_factory.mktemp(request.param)
-    command = [sys.executable, "examples/quickstart.py", "--dataset", dataset, "--output_dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dataset, folder, done.stdout
+    return run_quickstart(request.param)
 
 
 @pytest.mark.slow
