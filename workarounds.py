@@ -262,7 +262,8 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
 
     paddlenlp 2.8.1 passes Paddle 2.6 a batch_generator, which Paddle no longer takes (PaddlePaddle/PaddleNLP#9497):
     `data_loader cannot be None`. Paddle itself samples every tensor of the graph, whether it is quantized or not
-    (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on.
+    (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on. It inserts
+    observers that the saved model takes for real quantization.
     Ends with `paddle.quantization` on Paddle 3.
 
     Args:
@@ -304,10 +305,13 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
         def __iter__(self):
             return iter(batches)
 
-    quant_weight_pass = functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction)
+    mended = {
+        "AddQuantDequantForInferencePass": NoObservers,
+        "QuantWeightPass": functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction),
+    }
     with (
         static_mode() as executor,
-        _replaced(paddle_ptq, QuantWeightPass=quant_weight_pass, AddQuantDequantForInferencePass=NoObservers),
+        _replaced(paddle_ptq, **mended),
         _quiet_loggers("paddle.static"),
     ):
         calibration = MatMulCalibration(
@@ -319,7 +323,6 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             batch_nums=len(batches),
             algo=algo,
             hist_percent=0.9999,
-            round_type=args.round_type,
             bias_correction=args.bias_correction,
             quantizable_op_type=["matmul", "matmul_v2"],
             activation_quantize_type=args.activation_quantize_type or "range_abs_max",

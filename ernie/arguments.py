@@ -158,7 +158,7 @@ class CompressionArguments(PaddleCompressionArguments):
         default_factory=lambda: ["mse", "KL"],
         metadata={
             "help": "ptq: how the range of an activation follows from calibration texts, one model each. abs_max, "
-            "min_max: its largest value; avg: the mean of the batches' largest; hist: the 99.99% quantile; mse, emd: "
+            "min_max: its largest value; avg: the mean of the texts' largest; hist: the 99.99% quantile; mse, emd: "
             "the least squared error, or distance of distributions; KL: the least divergence of histograms (slow)."
         },
     )
@@ -370,10 +370,14 @@ def check_compression_values(values):
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
     if values.max_drop is not None and not values.max_drop >= 0:
         raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
+    if values.round_type == "adaround":
+        raise UsageError(
+            "--round_type adaround: Paddle 2.6's does not run, and its loss would not depend on the rounding; take round"
+        )
     choices = {
         "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
         "activation_quantize_type": (None, "abs_max", "range_abs_max", "moving_average_abs_max"),
-        "round_type": ("round", "adaround"),
+        "round_type": ("round",),
         "input_dtype": ("int64", "int32"),
     }
     for name, possible in choices.items():
@@ -384,8 +388,6 @@ def check_compression_values(values):
             "--prune_embeddings drops words before fine-tuning; here the model is fine-tuned already. To make its "
             "tables smaller, add embeddings to --strategy"
         )
-    if values.round_type == "adaround" and "min_max" in values.algo_list:
-        raise UsageError("--round_type adaround: Paddle does not have it for --algo_list min_max; take abs_max")
     if values.input_infer_model_path and values.strategy not in ("ptq", "ptq+embeddings"):
         raise UsageError("--input_infer_model_path is for --strategy ptq and ptq+embeddings: the rest trains the model")
 
