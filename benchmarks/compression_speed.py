@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--width_mult", type=float, default=0.75)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shapes", nargs="+", default=["32x64", "32x128", "1x32"], help="batch x length")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:

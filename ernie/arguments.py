@@ -372,7 +372,7 @@ def check_compression_values(values):
         raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
     if values.round_type == "adaround":
         raise UsageError(
-            "--round_type adaround: Paddle 2.6's does not run, and its loss would not depend on the rounding; take round"
+            "--round_type adaround: Paddle 2.6's does not run, and its loss ignores the rounding; take round"
         )
     choices = {
         "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
