@@ -161,7 +161,7 @@ class CompressionTrainer(ErnieTrainer):
         """What every variant depends on beside its weights."""
         data_args = self.data_args
         names = "dataset max_seq_length doc_stride max_query_length max_answer_length n_best_size"
-        return {name: getattr(data_args, name) for name in names.split()} | {"num_examples": self.num_examples}
+        return {name: getattr(data_args, name) for name in names.split()} | {"dev_set": self.dev_set.fingerprint}
 
     # Pruning
 

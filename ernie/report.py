@@ -2,6 +2,7 @@
 
 import workarounds
 
+import hashlib
 import json
 import os
 import shutil
@@ -32,6 +33,10 @@ class DevSet:
             labels.append([batch.pop(name) for name in label_names])
             self.batches.append(batch)
         self.labels = [concatenate(arrays) for arrays in zip(*labels)]
+        digest = hashlib.sha256()
+        for array in [batch["input_ids"] for batch in self.batches] + self.labels:
+            digest.update(np.ascontiguousarray(array))
+        self.fingerprint = digest.hexdigest()[:16]
 
     def onnx_logits(self, onnx_file, engine):
         """Each output's logits over the whole dev set."""
