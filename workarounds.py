@@ -257,7 +257,7 @@ def run_static_model(prefix, batches):
             yield executor.run(program, feed=batch, fetch_list=outputs)
 
 
-def post_training_quantization(source, target, batches, algo, args, onnx_format=True):
+def post_training_quantization(source, target, batches, algo, args, onnx_format=True, rounding=None):
     """Calibrates `source.pdmodel` and writes the INT8 model `target.pdmodel`, `target.pdiparams`.
 
     paddlenlp 2.8.1 passes Paddle 2.6 a batch_generator, which Paddle no longer takes (PaddlePaddle/PaddleNLP#9497):
@@ -271,6 +271,8 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
         batches: a list of {"input_ids", "token_type_ids"}, arrays [batch, length].
         algo: one of `ALGORITHMS`.
         args: CompressionArguments.
+        rounding: (weight, scale, inputs) -> integers, in place of Paddle's adaround, which does not run: it feeds a
+            number where a matrix is declared, and its loss does not depend on the rounding. None: to the nearest.
     """
     import functools
 
@@ -284,6 +286,32 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             super()._collect_target_varnames()
             taken = {name for op in _matmuls(self._program) for name in op.input_arg_names}
             self._quantized_act_var_name &= taken
+
+        def quantize(self):
+            if rounding is not None:
+                self._round_type = "adaround"
+            return super().quantize()
+
+        def _adaround_apply(self):
+            inputs = {}  # of one variable for the products that share it
+            for op in _matmuls(self._program):
+                weight_name, input_name = op.input("Y")[0], op.input("X")[0]
+                if weight_name not in self._quantized_weight_var_name:
+                    continue
+                if input_name not in inputs:
+                    fetched = [
+                        self._executor.run(self._program, feed=batch, fetch_list=[input_name])[0] for batch in batches
+                    ]
+                    inputs = {input_name: np.concatenate([x.reshape(-1, x.shape[-1]) for x in fetched])}
+                tensor = self._scope.find_var(weight_name).get_tensor()
+                weight = np.array(tensor)
+                scale = self._weight_scale(weight)
+                integers = rounding(weight, scale, inputs[input_name])
+                tensor.set((np.clip(integers, -127, 127) * scale).astype(np.float32), self._place)
+
+        def _weight_scale(self, weight):
+            by_column = args.weight_quantize_type == "channel_wise_abs_max"
+            return np.float32(np.abs(weight).max(axis=0 if by_column else None) / 127)
 
         def _save_input_threhold(self):  # sic; where min_max ends
             highest = self._quantized_var_max

@@ -370,14 +370,10 @@ def check_compression_values(values):
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
     if values.max_drop is not None and not values.max_drop >= 0:
         raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
-    if values.round_type == "adaround":
-        raise UsageError(
-            "--round_type adaround: Paddle 2.6's does not run, and its loss ignores the rounding; take round"
-        )
     choices = {
         "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
         "activation_quantize_type": (None, "abs_max", "range_abs_max", "moving_average_abs_max"),
-        "round_type": ("round",),
+        "round_type": ("round", "adaround"),
         "input_dtype": ("int64", "int32"),
     }
     for name, possible in choices.items():

@@ -25,7 +25,7 @@ from ernie.export import (
     write_onnx,
 )
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder, width_name
-from ernie.quantization import QuantizationAwareTrainer, calibration_batches, quantize_onnx
+from ernie.quantization import QuantizationAwareTrainer, adaptive_rounding, calibration_batches, quantize_onnx
 from ernie.report import DevSet, pick_best, write_report
 from ernie.training import ErnieTrainer, find_checkpoint, training_settings
 
@@ -221,10 +221,11 @@ class CompressionTrainer(ErnieTrainer):
     def write_quantized(self, folder, source, batches, algo):
         """int8.pdmodel by calibration of `source`.pdmodel, and model.onnx with the same scales."""
         target = os.path.join(folder, "int8")
-        workarounds.post_training_quantization(source, target, batches, algo, self.args)
+        rounding = adaptive_rounding if self.args.round_type == "adaround" else None
+        workarounds.post_training_quantization(source, target, batches, algo, self.args, rounding=rounding)
         quantize_onnx(source + ".onnx", os.path.join(folder, "model.onnx"), workarounds.read_matmul_scales(target))
         if not self.args.onnx_format:
-            workarounds.post_training_quantization(source, target, batches, algo, self.args, onnx_format=False)
+            workarounds.post_training_quantization(source, target, batches, algo, self.args, False, rounding)
 
     def train_quantized(self, name, model):
         """Quantization-aware training of a model: one variant."""
