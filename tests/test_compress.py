@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -120,6 +122,28 @@ def test_the_report_says_what_the_folders_hold(quickstart):
         (row["megabytes"] for row in report["variants"]), reverse=True
     )
     assert read(folder / dataset / "metrics.json")[report["score"]] == pytest.approx(original["score"], abs=0.006)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scores_prints_what_the_folders_hold(run_quickstart):
+    """benchmarks/compression_accuracy.py, on what the quickstart made already."""
+    _, folder, _ = run_quickstart("tnews")
+    command = ["benchmarks/compression_accuracy.py", "--datasets", "tnews", "--output_dir", str(folder)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, variant in (("fine-tuned", "export"), ("INT8", "mse16_1")):
+        score = f"{100 * read(folder / 'tnews' / variant / 'metrics.json')['accuracy']:.1f}"
+        assert f"| {name} | {score} | {score} |" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_speed_runs():
+    """benchmarks/compression_speed.py on the smallest model; it stops where an engine computes something else."""
+    command = ["benchmarks/compression_speed.py", "--arch", "sample", "--shapes", "2x8", "--rounds", "1"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ") and "(" in line]
+    assert len(rows) == 1 + 4 * len(installed_engines()) and "(1.00x)" in rows[0]
 
 
 # Every strategy
