@@ -12,6 +12,7 @@ from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
 
 PREDICTOR = ROOT / "deploy" / "predictor"
 sys.path.insert(0, str(PREDICTOR))
+import ernie_backends
 from ernie_backends import installed_backends, quantized_form
 from ernie_predictor import ErniePredictor, PredictorError
 
@@ -217,6 +218,32 @@ def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_
     assert ErniePredictor(model, precision_mode="int8").model.path != str(model / name)
 
 
+def test_weights_are_set_apart_for_openvino(exported, tmp_path, monkeypatch):
+    """Once, as files of a fixed set of names, with the same answers."""
+    if "openvino" not in BACKENDS:
+        pytest.skip("OpenVINO's execution provider is not installed")
+    folder, inputs, _ = exported("msra_ner")
+    expected = ErniePredictor(folder, backend="openvino").predict(inputs[:20])
+    monkeypatch.setattr(ernie_backends, "LARGE", 0)
+    for _ in range(2):
+        predictor = ErniePredictor(folder, backend="openvino", cache_dir=str(tmp_path))
+        assert predictor.predict(inputs[:20]) == expected
+        name = os.path.basename(predictor.model.path)
+        assert set(os.listdir(tmp_path)) == {name, f"{name}.data"}
+    assert (tmp_path / name).stat().st_size < 0.2 * (folder / "model.onnx").stat().st_size
+
+
+def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):
+    """OpenVINO starts without; INT8 can't."""
+    folder, inputs, expected = exported("tnews")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(ernie_backends, "LARGE", 0)
+    cache_dir = str(tmp_path / "file" / "cache")
+    assert_same(ErniePredictor(folder, cache_dir=cache_dir).predict(inputs), expected)
+    with pytest.raises(PredictorError, match="name one with --cache_dir"):
+        ErniePredictor(folder, precision_mode="int8", cache_dir=cache_dir)
+
+
 def test_a_compressed_folder_answers_in_int8(exported, tmp_path):
     folder, inputs, _ = exported("tnews")
     more = ["--strategy", "ptq", "--algo_list", "mse", "--batch_size_list", 4]
@@ -390,8 +417,6 @@ def test_a_text_of_a_million_characters(dataset, exported):
 
 
 def test_a_package_that_is_not_installed(exported, monkeypatch):
-    import ernie_backends
-
     folder, _, _ = exported("tnews")
     monkeypatch.setattr(ernie_backends, "installed_backends", lambda: ["onnxruntime"])
     with pytest.raises(PredictorError, match="--backend openvino needs the package onnxruntime-openvino"):

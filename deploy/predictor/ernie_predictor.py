@@ -26,7 +26,8 @@ class ErniePredictor:
         num_threads: for the model and for tokenizing; left out, the cores that this process may use.
         batch_size: texts (windows of contexts) that run at once.
         max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
-        cache_dir: where a model that is quantized here is kept; left out, beside model.onnx.
+        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; left out,
+            beside model.onnx, or in the user's cache where the folder is read-only.
 
     Attributes:
         task: a task of ernie_tasks.py; model: a model of ernie_backends.py.

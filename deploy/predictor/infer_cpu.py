@@ -76,8 +76,8 @@ def parse_arguments():
     )
     add("--max_seq_length", type=positive, help="tokens of a text at most; left out, as the model was trained")
     add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest that is installed")
-    add("--cache_dir", help="where a model that is quantized here is kept; left out, beside model.onnx, or in the "
-        "user's cache where the folder is read-only")  # fmt: skip
+    add("--cache_dir", help="where models are kept that are made here, quantized or to start faster; left out, beside "
+        "model.onnx, or in the user's cache where the folder is read-only")  # fmt: skip
     add("--input", help="file, or - for standard input; left out, two built-in examples are answered")
     add("--output", help="file, which appears when all is answered; left out, standard output")
     add("--on_error", choices=("stop", "skip"), default="stop", help="a broken line ends the run (default), or is "
