@@ -1,0 +1,146 @@
+"""Raw text in, answers out: `ErniePredictor("best_models/tnews/export").predict([...])`.
+
+Tokenizing and reading answers (ernie_tasks.py) and running the model (ernie_backends.py) stand apart, so that a
+server can put them into separate processes. No Paddle is needed where a model runs through ONNX Runtime.
+"""
+
+from ernie_backends import open_model
+from ernie_tasks import ARCHITECTURES, PredictorError, UsageError, load_task
+
+__all__ = ["ARCHITECTURES", "ErniePredictor", "PredictorError", "UsageError"]
+
+# One chunk is tokenized, sorted by length, and answered before the next is read: larger sorts better, and waits
+# longer. Bounded in characters too, since a million characters take about half a gigabyte while they are tokenized.
+CHUNK_BATCHES = 32
+CHUNK_CHARACTERS = 2**20
+
+
+class ErniePredictor:
+    """Answers texts with the model of one folder.
+
+    Args:
+        model_dir: a folder that run_*.py --do_export or compress_*.py wrote.
+        task_name: "seq_cls", "token_cls" or "qa"; left out, told from the folder's config.json.
+        backend: "onnxruntime", "openvino", "paddle", or "auto": the fastest that is installed.
+        precision_mode: "fp32" or "int8"; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
+        num_threads: for the model and for tokenizing; left out, the cores that this process may use.
+        batch_size: texts (windows of contexts) that run at once.
+        max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
+        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; left out,
+            beside model.onnx, or in the user's cache where the folder is read-only.
+
+    Attributes:
+        task: a task of ernie_tasks.py; model: a model of ernie_backends.py.
+
+    Raises:
+        PredictorError: a part of the folder or a package is missing or broken; the message names it.
+        UsageError: an argument does not fit this model.
+    """
+
+    def __init__(
+        self,
+        model_dir,
+        task_name=None,
+        backend="auto",
+        precision_mode="fp32",
+        num_threads=None,
+        batch_size=32,
+        max_seq_length=None,
+        cache_dir=None,
+    ):
+        model_dir = str(model_dir)
+        if batch_size < 1:
+            raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
+        self.batch_size = batch_size
+        self.task = load_task(model_dir, task_name, max_seq_length, num_threads)
+        self.model = open_model(model_dir, backend, precision_mode, num_threads, cache_dir)
+        self._check_outputs(model_dir)
+
+    def _check_outputs(self, model_dir):
+        """Raises PredictorError where the model is not of the task and labels that config.json says."""
+        task, widths = self.task, self.model.widths
+        if len(widths) != (2 if task.name == "qa" else 1):
+            raise PredictorError(
+                f"{self.model.path} has {len(widths)} output(s), which is no {task.name} model as config.json says"
+            )
+        if task.name != "qa" and widths[0] not in (None, len(task.id2label)):
+            raise PredictorError(
+                f"{model_dir}: config.json names {len(task.id2label)} labels, but the model has {widths[0]} classes; "
+                "the files are of different models"
+            )
+
+    def predict(self, items):
+        """Answers to texts, in their order.
+
+        Args:
+            items: an iterable of
+                - seq_cls: str, (text, text_pair), or {"text", "text_pair"};
+                - token_cls: str or {"text"};
+                - qa: (question, context) or {"question", "context"}.
+
+        Returns:
+            A list with one answer a text; positions are characters of the original text, end exclusive:
+                - seq_cls: {"label": str, "confidence": float};
+                - token_cls: a list of {"entity", "label", "start", "end", "confidence"};
+                - qa: {"answer", "start", "end", "confidence", "n_best"}; n_best holds the same four, best first.
+
+        Raises:
+            PredictorError: an item is no text, or empty; the message says which one.
+        """
+        return list(self.predict_stream(items))
+
+    def predict_stream(self, items):
+        """As `predict`, but yields answers as they come; its memory does not grow with the number of items.
+
+        Items are read in chunks: the first is one batch, so that answers begin early, and later ones are up to
+        CHUNK_BATCHES batches. With a batch size of 1 every item is answered before the next is read. Where an item
+        raises, what stands before it is answered first.
+        """
+        for chunk in self._chunks(items):
+            yield from self._answer(chunk)
+
+    def _chunks(self, items):
+        largest = CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
+        limit, chunk, characters, error = self.batch_size, [], 0, None
+        try:
+            for pair in self._checked(items):
+                chunk.append(pair)
+                characters += len(pair[0]) + len(pair[1] or "")
+                if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
+                    yield chunk
+                    limit, chunk, characters = min(2 * limit, largest), [], 0
+        except PredictorError as e:
+            error = e
+        if chunk:
+            yield chunk
+        if error:
+            raise error
+
+    def _checked(self, items):
+        for index, item in enumerate(items):
+            try:
+                yield self.task.check(item)
+            except PredictorError as e:
+                raise PredictorError(f"item {index}: {e}") from None
+
+    def _answer(self, pairs):
+        features, notes = self.task.tokenize(pairs)
+        return self.task.read(pairs, notes, self.run(features))
+
+    def run(self, features):
+        """Runs features in batches of like lengths.
+
+        Args:
+            features: of `task.tokenize`.
+
+        Returns:
+            For each feature, in order, a tuple of the model's outputs.
+        """
+        order = sorted(range(len(features)), key=lambda i: -len(features[i][0]))
+        logits = [None] * len(features)
+        for begin in range(0, len(order), self.batch_size):
+            rows = order[begin : begin + self.batch_size]
+            outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
+            for i, *arrays in zip(rows, *outputs):
+                logits[i] = tuple(arrays)
+        return logits

@@ -1,0 +1,280 @@
+"""The three tasks: texts to features, and logits to answers. No runtime: what runs the model stands elsewhere.
+
+`load_task` reads from a model folder which task it is, and its labels. A task then has
+
+- `check(item)`: what a caller passed, as (text, second text or None);
+- `tokenize(pairs)`: features for the model, and what `read` needs to know of them;
+- `read(pairs, notes, logits)`: the answers.
+"""
+
+import json
+import logging
+import os
+import re
+
+import numpy as np
+from ernie_tokenizer import ErnieTokenizer, TokenizerError
+from postprocess import read_answers, read_classes, read_entities
+
+logger = logging.getLogger("ernie_predictor")
+
+# What the command line calls a task, and how PaddleNLP and Hugging Face end the name of its model.
+ARCHITECTURES = {
+    "seq_cls": "SequenceClassification",
+    "token_cls": "TokenClassification",
+    "qa": "QuestionAnswering",
+}
+SHORTEST = 8  # tokens that --max_seq_length must allow, as in training
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class PredictorError(ValueError):
+    """Something that a user can mend; the message names it."""
+
+
+class UsageError(PredictorError):
+    """An argument that does not fit, alone or with this model."""
+
+
+class Task:
+    """What the tasks share.
+
+    Attributes:
+        name: a key of `ARCHITECTURES`.
+        tokenizer: the folder's `ErnieTokenizer`.
+        max_seq_length: tokens of a feature at most, special tokens included.
+    """
+
+    first, second, second_required = "text", None, False  # how the texts are called
+    expected = "a text"
+
+    def __init__(self, name, config, tokenizer, max_seq_length):
+        self.name = name
+        self.tokenizer = tokenizer
+        self.max_seq_length = max_seq_length
+        self.id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
+
+    def check(self, item):
+        """What a caller passed, a str, a pair or a dict, as (text, second text or None); other fields of a dict are
+        left alone.
+
+        Raises:
+            PredictorError: a text is missing, empty or no text.
+        """
+        if isinstance(item, dict):
+            if self.first not in item:
+                raise PredictorError(f"expected {self.expected}; got the fields {', '.join(map(str, item)) or 'none'}")
+            item = (item[self.first], item.get(self.second))
+        elif isinstance(item, str):
+            item = (item, None)
+        elif not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise PredictorError(f"expected {self.expected}; got {item!r:.60}")
+        text, second = item
+        if second is not None and self.second is None:
+            raise PredictorError(f"expected {self.expected}; got two texts")
+        if second is None and self.second_required:
+            raise PredictorError(f"expected {self.expected}; there is no {self.second}")
+        self._check_text(self.first, text)
+        if second is not None:
+            self._check_text(self.second, second)
+        return text, second
+
+    def _check_text(self, name, text):
+        if not isinstance(text, str):
+            raise PredictorError(f"`{name}` is {text!r:.60}, expected a text")
+        if not text.strip():
+            raise PredictorError(f"`{name}` is empty")
+        if _SURROGATE.search(text):
+            raise PredictorError(f"`{name}` holds half of a surrogate pair, which is no character")
+
+    def tokenize(self, pairs):
+        """Features of texts.
+
+        Args:
+            pairs: a list of what `check` returned.
+
+        Returns:
+            (features, notes): features are (input_ids, token_type_ids), lists of int of one length up to
+            `max_seq_length`; notes are for `read`.
+        """
+        raise NotImplementedError
+
+    def read(self, pairs, notes, logits):
+        """Answers from the model's outputs.
+
+        Args:
+            pairs, notes: as given to and by `tokenize`.
+            logits: for each feature a tuple of the model's outputs, float arrays: [classes], or [length, tags], or
+                start and end, [length] each; a length is the feature's or, with padding, more.
+
+        Returns:
+            One answer a pair.
+        """
+        raise NotImplementedError
+
+
+class SequenceClassification(Task):
+    """Answers: {"label": str, "confidence": float}."""
+
+    second = "text_pair"
+    expected = 'a text, a pair of texts, or {"text": ..., "text_pair": ...}'
+
+    def tokenize(self, pairs):
+        encodings = self.tokenizer.encode([text for text, _ in pairs])
+        seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None]))
+        features = [
+            self.tokenizer.build_inputs(
+                encoding.ids, None if second is None else next(seconds).ids, self.max_seq_length
+            )
+            for encoding, (_, second) in zip(encodings, pairs)
+        ]
+        return features, None
+
+    def read(self, pairs, notes, logits):
+        return read_classes(np.stack([outputs[0] for outputs in logits]), self.id2label) if logits else []
+
+
+class TokenClassification(Task):
+    """Answers: a list of {"entity": str, "label": str, "start": int, "end": int, "confidence": float}."""
+
+    expected = 'a text or {"text": ...}'
+    warned = False
+
+    def tokenize(self, pairs):
+        features, notes = [], []
+        for encoding in self.tokenizer.encode([text for text, _ in pairs]):
+            feature = self.tokenizer.build_inputs(encoding.ids, None, self.max_seq_length)
+            offsets = encoding.offsets[: len(feature[0]) - 2]
+            if len(offsets) < len(encoding.offsets) and not self.warned:
+                self.warned = True
+                logger.warning(
+                    f"a text of {len(encoding.offsets):,} tokens is cut at {self.max_seq_length}, and so are all that "
+                    "are longer: no entities are found behind that"
+                )
+            features.append(feature)
+            notes.append(offsets)
+        return features, notes
+
+    def read(self, pairs, notes, logits):
+        return [
+            read_entities(outputs[0][1 : len(offsets) + 1], self.id2label, text, offsets)
+            for (text, _), offsets, outputs in zip(pairs, notes, logits)
+        ]
+
+
+class QuestionAnswering(Task):
+    """Answers: {"answer": str, "start": int, "end": int, "confidence": float, "n_best": the same four, best first}.
+
+    A context that is too long is cut into overlapping windows, a feature each.
+    """
+
+    first, second, second_required = "question", "context", True
+    expected = 'a question and a context: a pair or {"question": ..., "context": ...}'
+    # As in `DataArguments`, for models whose config.json does not say.
+    defaults = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}  # noqa: RUF012
+
+    def __init__(self, name, config, tokenizer, max_seq_length):
+        super().__init__(name, config, tokenizer, max_seq_length)
+        params = (config.get("task_specific_params") or {}).get("question-answering") or {}
+        self.params = {**self.defaults, **params}
+
+    def _check_text(self, name, text):
+        if name == "question" and text == "":
+            return  # CMRC2018 itself has an empty question
+        super()._check_text(name, text)
+
+    def tokenize(self, pairs):
+        questions = self.tokenizer.encode([question for question, _ in pairs])
+        # Many questions on one context: it is tokenized once.
+        contexts = list(dict.fromkeys(context for _, context in pairs))
+        encoded = dict(zip(contexts, self.tokenizer.encode(contexts)))
+        features, notes = [], []
+        for question, (_, context) in zip(questions, pairs):
+            windows = []
+            for input_ids, token_type_ids, first, begin in self.tokenizer.build_windows(
+                question,
+                encoded[context],
+                self.max_seq_length,
+                self.params["doc_stride"],
+                self.params["max_query_length"],
+            ):
+                windows.append((len(features), slice(begin, len(input_ids) - 1), first))
+                features.append((input_ids, token_type_ids))
+            notes.append((encoded[context].offsets, windows))
+        return features, notes
+
+    def read(self, pairs, notes, logits):
+        answers = []
+        for (_, context), (offsets, places) in zip(pairs, notes):
+            windows = [(logits[i][0][inside], logits[i][1][inside], first) for i, inside, first in places]
+            n_best = read_answers(
+                windows, context, offsets, self.params["n_best_size"], self.params["max_answer_length"]
+            )
+            answers.append({**n_best[0], "n_best": n_best})
+        return answers
+
+
+def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
+    """The task of a model folder, by its config.json, vocab.txt and tokenizer_config.json.
+
+    Args:
+        task_name: a key of `ARCHITECTURES` that it must be; left out, whichever it is.
+        max_seq_length: tokens at most; left out, as the model was trained (`model_max_length`).
+        num_threads: for tokenizing; left out, the cores that this process may use.
+
+    Raises:
+        PredictorError: a file is missing or broken, or the files do not fit together.
+        UsageError: the folder is of another task, or the model takes no texts of that length.
+    """
+    config = _read_config(model_dir)
+    architecture = str((config.get("architectures") or ["?"])[0])
+    name = next((name for name, end in ARCHITECTURES.items() if architecture.endswith(end)), None)
+    if name is None:
+        ends = ", ".join(f"...For{end}" for end in ARCHITECTURES.values())
+        raise PredictorError(f"{model_dir}/config.json: `architectures` names {architecture}, expected one of {ends}")
+    if task_name is not None and task_name != name:
+        raise UsageError(f"--task_name {task_name}: {model_dir} holds a model for {name} ({architecture})")
+    if name != "qa" and not config.get("id2label"):
+        raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
+    try:
+        tokenizer = ErnieTokenizer.from_pretrained(model_dir, num_threads=num_threads)
+    except TokenizerError as e:
+        raise PredictorError(str(e)) from e
+    words, rows = max(tokenizer.vocab.values()) + 1, config.get("vocab_size")
+    if rows is not None and words > rows:
+        raise PredictorError(
+            f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
+            "different models"
+        )
+    length = max_seq_length or tokenizer.model_max_length
+    longest = config.get("max_position_embeddings", length)
+    if not SHORTEST <= length <= longest:
+        raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
+    task_class = {
+        "seq_cls": SequenceClassification,
+        "token_cls": TokenClassification,
+        "qa": QuestionAnswering,
+    }[name]
+    return task_class(name, config, tokenizer, length)
+
+
+def _read_config(model_dir):
+    path = os.path.join(model_dir, "config.json")
+    if not os.path.isdir(model_dir):
+        raise PredictorError(f"--model_path {model_dir}: no such folder; expected one that run_*.py --do_export wrote")
+    try:
+        with open(path, encoding="utf-8") as f:
+            config = json.load(f)
+    except FileNotFoundError:
+        raise PredictorError(
+            f"--model_path {model_dir} is no model folder: it has no config.json (it holds "
+            f"{', '.join(sorted(os.listdir(model_dir))[:8]) or 'nothing'})"
+        ) from None
+    except OSError as e:
+        raise PredictorError(f"{path}: {e.strerror}") from e
+    except ValueError as e:
+        raise PredictorError(f"{path} is not JSON: {e}") from e
+    if not isinstance(config, dict):
+        raise PredictorError(f"{path}: expected a JSON object")
+    return config

@@ -1,0 +1,429 @@
+"""The predictor against --do_predict, on models that run_*.py and compress_*.py wrote, through every backend here."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
+
+PREDICTOR = ROOT / "deploy" / "predictor"
+sys.path.insert(0, str(PREDICTOR))
+import ernie_backends
+from ernie_backends import installed_backends, quantized_form
+from ernie_predictor import ErniePredictor, PredictorError
+
+TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
+BACKENDS = installed_backends()
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, sample_model):
+    """A function of a data set: (its exported folder, what the predictor is given, what --do_predict answered).
+
+    The model has learnt nothing, and so gives several labels, broken entities and spans of any length: more to
+    compare than a model of a few steps, which says "O" to everything.
+    """
+
+    @functools.cache
+    def make(dataset):
+        folder = tmp_path_factory.mktemp(f"exported_{dataset}")
+        more = ["--do_train", "--do_predict", "--do_export", "--max_steps", 1, "--learning_rate", 1e-6]
+        call(SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments_for(dataset, sample_model, folder, *more))
+        results = read(folder / dataset / "test_results.json")
+        return folder / dataset / "export", inputs_of(dataset, results), [answer_of(r) for r in results]
+
+    return make
+
+
+def inputs_of(dataset, results):
+    if dataset == "cmrc2018":
+        articles = read(SAMPLE_DATA / "cmrc2018" / "test.json")["data"]
+        return [(qa["question"], p["context"]) for a in articles for p in a["paragraphs"] for qa in p["qas"]]
+    return [(r["text"], r["text_pair"]) if "text_pair" in r else r["text"] for r in results]
+
+
+def answer_of(result):
+    """A row of test_results.json as the predictor answers."""
+    if "entities" in result:
+        return result["entities"]
+    return {key: value for key, value in result.items() if key not in ("id", "text", "text_pair", "question")}
+
+
+def assert_same(found, expected):
+    """Equal but for confidences, which agree to 1e-3."""
+    assert type(found) is type(expected)
+    if isinstance(expected, list):
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            assert_same(a, b)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_same(found[key], value)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=1e-3)
+    else:
+        assert found == expected
+
+
+def infer(*arguments, cwd=ROOT, text=None, folder=PREDICTOR):
+    """Runs infer_cpu.py as a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(folder / "infer_cpu.py"), *map(str, arguments)],
+        cwd=cwd,
+        input=text if text is None or isinstance(text, bytes) else text.encode(),
+        capture_output=True,
+    )
+
+
+def answers_in(output):
+    return [json.loads(line) for line in output.decode().splitlines()]
+
+
+def fails(done, status, *says):
+    """A process that ended with this status and one message that says all of these."""
+    message = done.stderr.decode()
+    assert done.returncode == status, message
+    assert len(message.strip().splitlines()) == 1 and message.startswith("infer_cpu.py: error: ")
+    for part in says:
+        assert part in message
+
+
+# ------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dataset", TASKS)
+def test_answers_are_those_of_do_predict(dataset, backend, exported):
+    folder, inputs, expected = exported(dataset)
+    predictor = ErniePredictor(folder, backend=backend)
+    assert predictor.task.name == TASKS[dataset] and predictor.model.backend == backend
+    assert len({json.dumps(answer) for answer in expected}) > len(expected) / 2
+    said = [
+        a.get("label") or a["answer"] for answer in expected for a in (answer if dataset == "msra_ner" else [answer])
+    ]
+    assert len(said) >= len(expected) and len(set(said)) > 1
+    assert_same(predictor.predict(inputs), expected)
+
+
+@pytest.mark.parametrize("dataset", TASKS)
+def test_the_batch_size_changes_no_answer(dataset, exported):
+    """One by one, and in batches that end within a question's windows."""
+    folder, inputs, expected = exported(dataset)
+    for batch_size in (1, 7):
+        assert_same(ErniePredictor(folder, batch_size=batch_size).predict(inputs[:40]), expected[:40])
+
+
+def test_long_texts_are_cut_as_in_do_predict(tmp_path, exported, caplog):
+    more = ["--do_predict", "--do_export", "--max_seq_length", 16]
+    call("run_token_cls", *arguments_for("msra_ner", exported("msra_ner")[0].parent, tmp_path, *more))
+    results = read(tmp_path / "msra_ner" / "test_results.json")
+    predictor = ErniePredictor(tmp_path / "msra_ner" / "export")
+    assert predictor.task.max_seq_length == 16
+    caplog.clear()
+    assert_same(predictor.predict([r["text"] for r in results]), [r["entities"] for r in results])
+    assert len([r for r in caplog.records if r.name == "ernie_predictor"]) == 1  # said once, not for each text
+
+
+def test_all_ways_to_give_a_text(exported):
+    folder, inputs, expected = exported("afqmc")
+    predictor = ErniePredictor(folder)
+    text, pair = inputs[0]
+    assert_same(predictor.predict([{"text": text, "text_pair": pair}, [text, pair]]), [expected[0]] * 2)
+    assert predictor.predict([{"text": text, "id": 7}]) == predictor.predict([text])
+    folder, inputs, expected = exported("cmrc2018")
+    question, context = inputs[0]
+    assert_same(ErniePredictor(folder).predict([{"question": question, "context": context}]), expected[:1])
+    assert ErniePredictor(folder).predict([]) == []
+
+
+def test_positions_are_of_the_original_text(exported):
+    """Emoji, full-width spaces, accents and characters that the tokenizer drops or changes."""
+    text = "😀 José 在\u3000New York 买了iPhone\u200b15，花了￥9,999！👨‍👩‍👧 ℃"
+    folder, _, _ = exported("msra_ner")
+    for entity in ErniePredictor(folder).predict([text])[0]:
+        assert text[entity["start"] : entity["end"]] == entity["entity"] != ""
+    folder, _, _ = exported("cmrc2018")
+    n_best = ErniePredictor(folder).predict([("多少钱？", text)])[0]["n_best"]
+    assert len(n_best) > 5
+    for answer in n_best:
+        assert text[answer["start"] : answer["end"]] == answer["answer"] != ""
+
+
+def test_windows_cover_a_long_context(exported):
+    """The same answer wherever in a long context its window lies."""
+    folder, inputs, _ = exported("cmrc2018")
+    question, context = inputs[0]
+    predictor = ErniePredictor(folder)
+    features, _ = predictor.task.tokenize([(question, context * 8)])
+    assert len(features) > 8 and max(len(ids) for ids, _ in features) == predictor.task.max_seq_length
+    answer = predictor.predict([(question, context * 8)])[0]
+    assert (context * 8)[answer["start"] : answer["end"]] == answer["answer"]
+
+
+def test_texts_are_read_as_answers_are_taken(exported):
+    """No more than a chunk ahead, whatever the length of the stream."""
+    folder, inputs, expected = exported("tnews")
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield inputs[(taken - 1) % len(inputs)]
+
+    answers = ErniePredictor(folder, batch_size=4).predict_stream(endless())
+    for index in range(1000):
+        assert_same(next(answers), expected[index % len(inputs)])
+        assert taken <= 2 * (index + 4) and taken - index <= 4 * 32
+    answers = ErniePredictor(folder, batch_size=1).predict_stream(endless())
+    taken = 0
+    for index in range(1, 50):
+        next(answers)
+        assert taken == index
+
+
+# ---------------------------------------------------------------------------------------------------- INT8
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner"])
+def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_path):
+    folder, inputs, _ = exported(dataset)
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    before = set(os.listdir(model))
+    fp32, int8 = ErniePredictor(model), ErniePredictor(model, precision_mode="int8")
+    (name,) = set(os.listdir(model)) - before
+    assert int8.model.path == str(model / name) and int8.model.backend == "onnxruntime"
+    assert quantized_form(model / name) == "dynamic" and quantized_form(model / "model.onnx") is None
+    written = (model / name).stat().st_mtime_ns
+    assert ErniePredictor(model, precision_mode="int8").model.path == str(model / name)
+    assert (model / name).stat().st_mtime_ns == written
+    pairs = [fp32.task.check(text) for text in inputs[:30]]
+    features, _ = fp32.task.tokenize(pairs)
+    for (a,), (b,) in zip(fp32.run(features), int8.run(features)):
+        assert 0 < abs(a - b).max() < 0.1 * max(abs(a).max(), 1)
+    # Another place, and a model that has changed: each its own file.
+    elsewhere = ErniePredictor(model, precision_mode="int8", cache_dir=str(tmp_path / "cache")).model.path
+    assert os.path.dirname(elsewhere) == str(tmp_path / "cache")
+    os.utime(model / "model.onnx", ns=(0, 0))
+    assert ErniePredictor(model, precision_mode="int8").model.path != str(model / name)
+
+
+def test_weights_are_set_apart_for_openvino(exported, tmp_path, monkeypatch):
+    """Once, as files of a fixed set of names, with the same answers."""
+    if "openvino" not in BACKENDS:
+        pytest.skip("OpenVINO's execution provider is not installed")
+    folder, inputs, _ = exported("msra_ner")
+    expected = ErniePredictor(folder, backend="openvino").predict(inputs[:20])
+    monkeypatch.setattr(ernie_backends, "LARGE", 0)
+    for _ in range(2):
+        predictor = ErniePredictor(folder, backend="openvino", cache_dir=str(tmp_path))
+        assert predictor.predict(inputs[:20]) == expected
+        name = os.path.basename(predictor.model.path)
+        assert set(os.listdir(tmp_path)) == {name, f"{name}.data"}
+    assert (tmp_path / name).stat().st_size < 0.2 * (folder / "model.onnx").stat().st_size
+
+
+def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):
+    """OpenVINO starts without; INT8 can't."""
+    folder, inputs, expected = exported("tnews")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(ernie_backends, "LARGE", 0)
+    cache_dir = str(tmp_path / "file" / "cache")
+    assert_same(ErniePredictor(folder, cache_dir=cache_dir).predict(inputs), expected)
+    with pytest.raises(PredictorError, match="name one with --cache_dir"):
+        ErniePredictor(folder, precision_mode="int8", cache_dir=cache_dir)
+
+
+def test_a_compressed_folder_answers_in_int8(exported, tmp_path):
+    folder, inputs, _ = exported("tnews")
+    more = ["--strategy", "ptq", "--algo_list", "mse", "--batch_size_list", 4]
+    call("compress_seq_cls", *arguments_for("tnews", folder.parent, tmp_path, *more))
+    (model,) = (path.parent for path in tmp_path.rglob("int8.pdmodel"))
+
+    def logits(predictor):
+        features, _ = predictor.task.tokenize([predictor.task.check(text) for text in inputs])
+        return np.array([outputs[0] for outputs in predictor.run(features)])
+
+    expected = logits(ErniePredictor(folder))
+    for backend in BACKENDS:
+        found = logits(ErniePredictor(model, backend=backend, precision_mode="int8"))
+        assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    with pytest.raises(PredictorError, match="is an INT8 model: add --precision_mode int8"):
+        ErniePredictor(model)
+
+
+# -------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_the_folder_alone_answers_without_paddle(dataset, exported, tmp_path):
+    """Copied out, with the repository out of reach and Paddle's import forbidden: text lines and JSON lines."""
+    shutil.copytree(PREDICTOR, tmp_path / "predictor", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "predictor" / "paddle.py").write_text("raise ImportError('Paddle was imported')\n")
+    folder, inputs, expected = exported(dataset)
+    lines = [item if isinstance(item, str) else "\t".join(item) for item in inputs[:20]]
+    names = {"cmrc2018": ("question", "context")}.get(dataset, ("text", "text_pair"))
+    for item in inputs[20:40]:
+        row = dict(zip(names, [item] if isinstance(item, str) else item))
+        lines.append(json.dumps({"id": 1, **row}))
+    (tmp_path / "in.txt").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8", newline="")
+    arguments = ["--model_path", folder, "--input", "in.txt", "--output", "out.jsonl", "--task_name", TASKS[dataset]]
+    done = infer(*arguments, cwd=tmp_path, folder=tmp_path / "predictor")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert_same(answers_in((tmp_path / "out.jsonl").read_bytes()), expected[:40])
+    assert not (tmp_path / "out.jsonl.part").exists()
+
+
+def test_standard_input_is_answered_as_it_comes(exported):
+    folder, inputs, expected = exported("tnews")
+    command = [sys.executable, str(PREDICTOR / "infer_cpu.py"), "--model_path", str(folder), "--input", "-"]
+    process = subprocess.Popen([*command, "--batch_size", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for text, answer in zip(inputs[:3], expected):
+        process.stdin.write(f"{text}\n".encode())
+        process.stdin.flush()
+        assert_same(json.loads(process.stdout.readline()), answer)  # before the next line is written
+    process.stdin.close()
+    assert process.wait() == 0 and process.stdout.read() == b""
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner", "cmrc2018"])
+def test_examples_and_benchmark(dataset, exported):
+    folder, _, _ = exported(dataset)
+    lines = infer("--model_path", folder).stdout.decode().splitlines()
+    assert len(lines) == 2 and all(" -> " in line for line in lines)
+    output = infer("--model_path", folder, "--benchmark", "--batch_size", 4).stdout.decode()
+    assert "QPS: " in output and output.count("p50 ") == output.count("p99 ") == 2
+
+
+BROKEN = b"".join(
+    line + b"\n"
+    for line in (
+        "今天".encode(),
+        b"",
+        b'{"text": 3}',
+        '{"text": "好"}'.encode(),
+        b"\xff\xfe",
+        b'{"x"',
+        b'{"a": 1}',
+        b"a\tb\tc",
+        b'{"text": "\\ud800"}',
+    )
+)
+
+
+def test_broken_lines_are_named_and_left_out(exported):
+    folder, _, _ = exported("tnews")
+    done = infer("--model_path", folder, "--input", "-", "--on_error", "skip", text=BROKEN)
+    assert done.returncode == 0
+    assert_same(answers_in(done.stdout), ErniePredictor(folder).predict(["今天", "好"]))
+    messages = done.stderr.decode().splitlines()
+    assert [line.split(" is left out")[0] for line in messages] == [
+        f"standard input line {number}" for number in (2, 3, 5, 6, 7, 8, 9)
+    ]
+    reasons = ("empty", "expected a text", "not UTF-8", "not JSON", "got the fields a", "expected a text", "surrogate")
+    for message, reason in zip(messages, reasons):
+        assert reason in message
+
+
+def test_a_broken_line_ends_the_run(exported, tmp_path):
+    """Answers to the lines before it are kept, but not under the final name."""
+    folder, _, _ = exported("tnews")
+    (tmp_path / "in.txt").write_bytes(BROKEN)
+    done = infer("--model_path", folder, "--input", tmp_path / "in.txt", "--output", tmp_path / "out")
+    fails(done, 1, "in.txt line 2: empty", "--on_error skip")
+    assert not (tmp_path / "out").exists()
+    assert len((tmp_path / "out.part").read_text(encoding="utf-8").splitlines()) == 1
+    folder, _, _ = exported("cmrc2018")
+    fails(infer("--model_path", folder, "--input", "-", text="没有上下文\n"), 1, "line 1", "there is no context")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([], 2, "the following arguments are required: --model_path"),
+        (["--model_path", "MODEL", "--batchsize", "3"], 2, "unrecognized arguments: --batchsize"),
+        (["--model_path", "MODEL", "--batch_size", "0"], 2, "expected a whole number, 1 or more"),
+        (["--model_path", "MODEL", "--max_seq_length", "99999"], 2, "--max_seq_length 99999"),
+        (["--model_path", "MODEL", "--task_name", "qa"], 2, "holds a model for seq_cls"),
+        (["--model_path", "MODEL", "--input", "none.txt"], 1, "--input none.txt: No such file"),
+        (["--model_path", "MODEL", "--output", "none/out"], 1, "--output none/out: No such file"),
+        (["--model_path", "none"], 1, "--model_path none: no such folder"),
+    ],
+)
+def test_wrong_arguments(arguments, status, says, exported, tmp_path):
+    folder, _, _ = exported("tnews")
+    fails(infer(*[folder if a == "MODEL" else a for a in arguments], cwd=tmp_path), status, says)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model.onnx"])
+def test_a_folder_without_a_part(name, exported, tmp_path):
+    folder, _, _ = exported("tnews")
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(PredictorError, match=name.replace(".", r"\.")):
+        ErniePredictor(tmp_path / "model", backend="onnxruntime")
+
+
+def test_files_that_do_not_fit_together(exported, tmp_path):
+    folder, _, _ = exported("tnews")
+    shutil.copytree(folder, tmp_path / "model")
+
+    def complains(name, content, match):
+        path = tmp_path / "model" / name
+        before = path.read_bytes()
+        path.write_bytes(content)
+        for backend in ("onnxruntime", "openvino"):
+            if backend in BACKENDS:
+                with pytest.raises(PredictorError, match=match):
+                    ErniePredictor(tmp_path / "model", backend=backend)
+        path.write_bytes(before)
+
+    config, onnx_file = read(folder / "config.json"), (folder / "model.onnx").read_bytes()
+    complains("model.onnx", onnx_file[: len(onnx_file) // 2], r"model\.onnx can't be loaded; is it whole\?")
+    complains("model.onnx", b"", "can't be loaded")
+    complains("vocab.txt", (folder / "vocab.txt").read_bytes() + b"one\nmore\n", "of different models")
+    complains("vocab.txt", b"a\nb\n", "is no ERNIE vocabulary")
+    complains("config.json", b"{", "is not JSON")
+    complains("config.json", json.dumps({**config, "architectures": ["BertModel"]}).encode(), "BertModel, expected")
+    fewer = json.dumps({**config, "id2label": {"0": "only"}}).encode()
+    complains("config.json", fewer, "1 labels, but the model has 15 classes")
+    other = json.dumps({**config, "architectures": ["ErnieForQuestionAnswering"]}).encode()
+    complains("config.json", other, "no qa model")
+
+
+@pytest.mark.parametrize(
+    "item", ["", " \n", None, 3, ("a", ""), ("a", "b", "c"), {"text": None}, {"sentence": "a"}, "\ud800", b"bytes"]
+)
+def test_what_is_no_text(item, exported):
+    folder, _, _ = exported("tnews")
+    with pytest.raises(PredictorError, match=r"^item 1: "):
+        ErniePredictor(folder).predict(["好", item])
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner"])
+def test_a_text_of_a_million_characters(dataset, exported):
+    """Answered as its beginning is: a text is cut, not refused."""
+    folder, _, _ = exported(dataset)
+    predictor = ErniePredictor(folder)
+    text = ("北京 Beijing大学，😀" * 100_000)[:1_000_000]
+    assert len(text) == 1_000_000
+    assert_same(predictor.predict([text, "好"]), predictor.predict([text[:2000], "好"]))
+
+
+def test_a_package_that_is_not_installed(exported, monkeypatch):
+    folder, _, _ = exported("tnews")
+    monkeypatch.setattr(ernie_backends, "installed_backends", lambda: ["onnxruntime"])
+    with pytest.raises(PredictorError, match="--backend openvino needs the package onnxruntime-openvino"):
+        ErniePredictor(folder, backend="openvino")
+    assert ErniePredictor(folder).model.backend == "onnxruntime"
