@@ -316,5 +316,5 @@ def save_config_and_tokenizer_of(source, target):
     """Copies what a variant shares with the one that it is made from."""
     for name in os.listdir(source):
         path = os.path.join(source, name)
-        if os.path.isfile(path) and not name.endswith((".onnx", ".pdmodel", ".pdiparams")) and name != "metrics.json":
+        if os.path.isfile(path) and name.endswith((".json", ".txt")) and name != "metrics.json":
             shutil.copyfile(path, os.path.join(target, name))

@@ -231,7 +231,8 @@ def pick_best(output_dir, rows, engine, max_drop):
     with new_folder(best) as folder:
         for name in os.listdir(source):
             path = os.path.join(source, name)
-            if os.path.isfile(path):  # a folder is another variant
+            # A folder is another variant; the predictor keeps files of its own as model.<engine>-<id>.
+            if os.path.isfile(path) and not name.startswith(("model.openvino-", "model.int8-")):
                 shutil.copy2(path, folder)
         write_json(os.path.join(folder, "metrics.json"), {**_json(source), "variant": row["variant"]})
     logger.info(
