@@ -9,10 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-import onnxruntime
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "deploy" / "predictor"))
-from ernie_tokenizer import ErnieTokenizer
+from ernie_tokenizer import ErnieTokenizer, usable_cores
+from onnx_session import open_session
 from postprocess import read_answers, read_classes, read_entities
 
 EXAMPLES = {
@@ -53,7 +52,7 @@ def main():
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     task = config["architectures"][0].removeprefix("ErnieFor")
     tokenizer = ErnieTokenizer.from_pretrained(folder)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    session = open_session(folder / "model.onnx", "onnxruntime", usable_cores())
     lines = sys.stdin.read().strip("\n").split("\n") if len(sys.argv) == 3 else EXAMPLES[task]
     for line in lines:
         result = answer(task, session, tokenizer, config, line)
