@@ -287,11 +287,6 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             taken = {name for op in _matmuls(self._program) for name in op.input_arg_names}
             self._quantized_act_var_name &= taken
 
-        def quantize(self):
-            if rounding is not None:
-                self._round_type = "adaround"
-            return super().quantize()
-
         def _adaround_apply(self):
             inputs = {}  # of one variable for the products that share it
             for op in _matmuls(self._program):
@@ -351,6 +346,7 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             batch_nums=len(batches),
             algo=algo,
             hist_percent=0.9999,
+            round_type="round" if rounding is None else "adaround",
             bias_correction=args.bias_correction,
             quantizable_op_type=["matmul", "matmul_v2"],
             activation_quantize_type=args.activation_quantize_type or "range_abs_max",

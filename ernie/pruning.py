@@ -6,7 +6,6 @@ weights are PaddleNLP's).
 """
 
 import copy
-import json
 import os
 import shutil
 
@@ -246,6 +245,5 @@ class PruningTrainer(ErnieTrainer):
         """Makes a model the best narrow one of a width."""
         folder = self.best_folder(width_mult)
         model.set_state_dict(paddle.load(os.path.join(folder, "model_state.pdparams")))
-        with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as f:
-            logger.info(f"{width_name(width_mult)}: the best weights are of step {json.load(f)['step']}")
+        logger.info(f"{width_name(width_mult)}: the best weights are of step {read_metrics(folder)['step']}")
         return narrow(model, width_mult)

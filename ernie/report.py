@@ -3,7 +3,6 @@
 import workarounds
 
 import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -137,7 +136,7 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
 
     Returns:
-        The rows of compression_report.json.
+        (the rows of compression_report.json, the engine that is the fastest).
     """
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
@@ -234,13 +233,8 @@ def pick_best(output_dir, rows, engine, max_drop):
             # A folder is another variant; the predictor keeps files of its own as model.<engine>-<id>.
             if os.path.isfile(path) and not name.startswith(("model.openvino-", "model.int8-")):
                 shutil.copy2(path, folder)
-        write_json(os.path.join(folder, "metrics.json"), {**_json(source), "variant": row["variant"]})
+        write_json(os.path.join(folder, "metrics.json"), {**read_metrics(source), "variant": row["variant"]})
     logger.info(
         f"{best}: {row['variant']}, {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast"
     )
     return row["variant"]
-
-
-def _json(folder):
-    with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as f:
-        return json.load(f)
