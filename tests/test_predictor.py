@@ -14,7 +14,8 @@ from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
 PREDICTOR = ROOT / "deploy" / "predictor"
 sys.path.insert(0, str(PREDICTOR))
 import ernie_backends
-from ernie_backends import installed_backends, quantized_form
+from derived_models import quantized_form
+from ernie_backends import installed_backends
 from ernie_predictor import ErniePredictor, PredictorError
 
 TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}

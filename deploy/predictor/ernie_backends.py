@@ -4,24 +4,17 @@ Each backend is opened by `open_model` and then called with a batch of arrays. N
 """
 
 import contextlib
-import hashlib
 import importlib.util
-import logging
-import mmap
 import os
-import tempfile
 
 import numpy as np
+from derived_models import CacheError, cannot_load, quantize, quantized_form, set_weights_apart
 from ernie_tasks import PredictorError
 from ernie_tokenizer import usable_cores
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 PRECISIONS = ("fp32", "int8")
 LARGE = 2**25  # bytes of a model that is worth a second file to start faster
-
-
-class CacheError(PredictorError):
-    """No place for a file that would be made once."""
 
 
 def installed_backends():
@@ -100,124 +93,6 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
     return OnnxModel(path, engine, num_threads)
 
 
-def quantized_form(onnx_file):
-    """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None.
-
-    Looks for the nodes' types as they stand in the file (ONNX's NodeProto.op_type is field 4: byte 0x22, length,
-    name), so that no package for reading ONNX is needed.
-    """
-    with open(onnx_file, "rb") as f:
-        if os.path.getsize(onnx_file) == 0:
-            return None
-        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for op_type, form in ((b"QuantizeLinear", "static"), (b"DynamicQuantizeLinear", "dynamic")):
-                if content.find(b"\x22" + bytes([len(op_type)]) + op_type) >= 0:
-                    return form
-    return None
-
-
-def derive(onnx_file, kind, cache_dir, write):
-    """A model made of another, once: made by the first who needs it, found by all later ones.
-
-    Args:
-        kind: a part of its name; the rest is the place, size and time of its source.
-        cache_dir: where it is kept; None: beside its source, or in the user's cache where that is read-only.
-        write: a function of a path; writes the model there, and may write files beside it that the model reads.
-
-    Returns:
-        The path of the model. Files get their names when they are whole, the model's last.
-
-    Raises:
-        CacheError: no place can be written to.
-    """
-    if cache_dir is not None:
-        folders = [cache_dir]
-    else:
-        user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        folders = [os.path.dirname(os.path.abspath(onnx_file)), os.path.join(user_cache, "ernie_predictor")]
-    stat = os.stat(onnx_file)
-    source = f"{os.path.realpath(onnx_file)} {stat.st_size} {stat.st_mtime_ns}"
-    name = f"model.{kind}-{hashlib.sha256(source.encode()).hexdigest()[:12]}.onnx"
-    for folder in folders:
-        if os.path.isfile(os.path.join(folder, name)):
-            return os.path.join(folder, name)
-    for folder in folders:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            work = tempfile.TemporaryDirectory(prefix=".making.", dir=folder)
-        except OSError as e:
-            reason = f"{folder}: {e.strerror}"
-            continue
-        with work:
-            try:
-                write(os.path.join(work.name, name))
-            except PredictorError:
-                raise
-            except Exception as e:
-                raise PredictorError(_cannot_load(onnx_file, e)) from e
-            for part in sorted(os.listdir(work.name), key=lambda part: part == name):
-                os.replace(os.path.join(work.name, part), os.path.join(folder, part))
-        return os.path.join(folder, name)
-    raise CacheError(f"there is no place for a model made of {onnx_file} ({reason}); name one with --cache_dir")
-
-
-def quantize(onnx_file, cache_dir=None):
-    """Quantizes the linear layers of an FP32 model dynamically; see `derive`.
-
-    Weights become INT8 with a scale a column, activations are quantized while the model runs.
-    """
-
-    def write(target):
-        if not importlib.util.find_spec("onnx"):
-            raise PredictorError(
-                f"{onnx_file} is an FP32 model, and to quantize it the package onnx is needed: pip install onnx, or "
-                "name a folder that compress_*.py wrote"
-            )
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        # Given a file's name, it would write another beside it, which a read-only folder forbids.
-        model = onnx.load(onnx_file)
-        # It advises, on the root logger, to preprocess the model: nothing that a user could act on.
-        logging.disable(logging.WARNING)
-        try:
-            quantize_dynamic(
-                model, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
-            )
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return derive(onnx_file, "int8", cache_dir, write)
-
-
-def set_weights_apart(onnx_file, cache_dir=None):
-    """Writes a model anew with its weights in a file of their own; see `derive`.
-
-    OpenVINO's provider hands a model on as one serialized piece, weights and all, several times over: 2.8 s and 1.5 GB
-    for ERNIE 3.0-Medium. Weights in a file of their own it leaves there: 0.4 s. Its own cache of compiled models
-    (`cache_dir` of the provider) comes behind all that and saved no time (ONNX Runtime 1.23).
-    """
-
-    def write(target):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # it warns that such a file depends on the machine, which this form does not
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.optimized_model_filepath = target
-        prefix = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(f"{prefix}file_name", f"{os.path.basename(target)}.data")
-        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-        onnxruntime.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
-
-    return derive(onnx_file, "openvino", cache_dir, write)
-
-
-def _cannot_load(path, error):
-    reason = " ".join(str(error).split())
-    return f"{path} can't be loaded; is it whole? ({reason[:200]})"
-
-
 class OnnxModel:
     """An ONNX file in ONNX Runtime.
 
@@ -233,7 +108,7 @@ class OnnxModel:
         try:
             self.session = open_session(path, backend, num_threads)
         except Exception as e:
-            raise PredictorError(_cannot_load(path, e)) from e
+            raise PredictorError(cannot_load(path, e)) from e
         self.inputs = {value.name: value.type for value in self.session.get_inputs()}
         if set(self.inputs) != {"input_ids", "token_type_ids"}:
             raise PredictorError(
@@ -286,7 +161,7 @@ class PaddleModel:
         try:
             self.predictor = inference.create_predictor(config)
         except Exception as e:
-            raise PredictorError(_cannot_load(self.path, e)) from e
+            raise PredictorError(cannot_load(self.path, e)) from e
         self.widths = [None] * len(self.predictor.get_output_names())
 
     def __call__(self, batch):

@@ -1,0 +1,251 @@
+"""What infer_cpu.py and infer_gpu.py share: flags, input and output, --benchmark, and how they end.
+
+Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+answer a line. README.md says what stands in them.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+
+from ernie_predictor import ARCHITECTURES, ErniePredictor, PredictorError, UsageError
+from tqdm import tqdm
+
+EXAMPLES = {
+    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "国足今晚客场迎战日本队，主教练公布了首发名单"],
+    "token_cls": ["记者李小明昨天从北京来到上海大学采访。", "王芳在腾讯公司工作，家住深圳。"],
+    "qa": [
+        ("张伟出生于哪一年？", "张伟，1968年出生于南京，毕业于清华大学，现在是一家公司的经理，最爱吃饺子。"),
+        ("长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"),
+    ],
+}
+LATENCY_TEXTS = 200  # texts of --benchmark that are answered one by one
+
+
+def new_parser(description):
+    """A parser with the flags that do not depend on what the model runs on."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
+    add = parser.add_argument
+    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
+    add("--task_name", choices=ARCHITECTURES, help="the model's task; left out, told from its config.json")
+    add(
+        "--batch_size",
+        type=positive,
+        default=32,
+        help="texts that run at once (default: 32); 1 answers every line before it reads the next",
+    )
+    add("--max_seq_length", type=positive, help="tokens of a text at most; left out, as the model was trained")
+    add("--num_threads", type=positive, help="for model and tokenizer; left out, the cores this process may use")
+    add("--cache_dir", help="where files are kept that are made here once, to run or start faster; left out, beside "
+        "model.onnx, or in the user's cache where the folder is read-only")  # fmt: skip
+    add("--input", help="file, or - for standard input; left out, two built-in examples are answered")
+    add("--output", help="file, which appears when all is answered; left out, standard output")
+    add("--on_error", choices=("stop", "skip"), default="stop", help="a broken line ends the run (default), or is "
+        "reported and left out")  # fmt: skip
+    add("--benchmark", action="store_true", help="print speed instead of answers: texts a second in batches, and "
+        "latency of single texts")  # fmt: skip
+    return parser
+
+
+def parse(parser):
+    args = parser.parse_args()
+    if args.benchmark and args.output:
+        parser.error("--benchmark prints figures, no answers: leave --output out")
+    if args.output and args.input not in (None, "-") and os.path.exists(args.output):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(args.input, args.output):
+                parser.error(f"--output {args.output} is the input file")
+    return args
+
+
+def answer(args, **options):
+    """Answers args.input with the model of args.model_path, or prints its speed.
+
+    Args:
+        args: of `parse`.
+        options: further arguments of `ErniePredictor`.
+    """
+    with open_input(args.input) as source, open_output(args.output) as sink:
+        predictor = ErniePredictor(
+            args.model_path,
+            args.task_name,
+            num_threads=args.num_threads,
+            batch_size=args.batch_size,
+            max_seq_length=args.max_seq_length,
+            cache_dir=args.cache_dir,
+            **options,
+        )
+        if source is None:
+            items = EXAMPLES[predictor.task.name]
+        else:
+            items = read_items(source, args.input, predictor.task, args.on_error)
+        if args.benchmark:
+            benchmark(predictor, list(items) if source else items * (8 * args.batch_size))
+        elif source is None and args.output is None:
+            for item, answer in zip(items, predictor.predict(items)):
+                print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
+        else:
+            write_answers(predictor, items, sink)
+
+
+def positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 1 or more")
+    return int(text)
+
+
+def open_input(name):
+    """A file of bytes, standard input for "-", or None where there is no input."""
+    if name is None:
+        return contextlib.nullcontext()
+    if name == "-":
+        return contextlib.nullcontext(sys.stdin.buffer)
+    try:
+        return open(name, "rb")
+    except OSError as e:
+        raise PredictorError(f"--input {name}: {e.strerror}") from e
+
+
+@contextlib.contextmanager
+def open_output(name):
+    """Standard output for None, else a file that gets its name when all went well; until then it is `<name>.part`."""
+    if name is None:
+        sys.stdout.reconfigure(encoding="utf-8")
+        yield sys.stdout
+        return
+    # A pipe or a device can only be written in place.
+    part = name if os.path.exists(name) and not os.path.isfile(name) else name + ".part"
+    try:
+        sink = open(part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed below
+    except OSError as e:
+        raise PredictorError(f"--output {name}: {e.strerror}") from e
+    try:
+        with sink:
+            yield sink
+    except BaseException:
+        # Answers that came before an error are kept, under a name that says so.
+        if part != name and os.path.getsize(part) == 0:
+            os.remove(part)
+        raise
+    if part != name:
+        os.replace(part, name)
+
+
+def read_items(lines, name, task, on_error):
+    """Yields what stands in lines, as `task.check` returns it.
+
+    Args:
+        lines: an iterable of bytes. A line that begins with { is a JSON object, others are text, where a tab sets two
+            texts apart if the task takes two.
+
+    Raises:
+        PredictorError: a line is broken, and `on_error` is "stop"; names the line. With "skip" it is printed.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield parse_line(line, task, first=number == 1)
+        except PredictorError as e:
+            where = f"{'standard input' if name == '-' else name} line {number}"
+            if on_error == "stop":
+                raise PredictorError(f"{where}: {e} (--on_error skip leaves such lines out)") from None
+            tqdm.write(f"{where} is left out: {e}", file=sys.stderr)
+
+
+def parse_line(line, task, first=False):
+    try:
+        # \n alone ends a line: U+2028 and U+0085 stand inside real texts.
+        text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as e:
+        raise PredictorError(f"not UTF-8: {e.reason} at byte {e.start + 1}") from None
+    if not text.strip():
+        raise PredictorError("empty, expected " + task.expected)
+    if text.startswith("{"):
+        try:
+            item = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
+        return task.check(item)
+    if task.second is None or "\t" not in text:
+        return task.check(text)
+    return task.check(text.split("\t"))
+
+
+def write_answers(predictor, items, sink):
+    """Writes an answer a line as they come, with a progress bar where someone looks on."""
+    hidden = sink.isatty() or not sys.stderr.isatty()
+    for answer in tqdm(predictor.predict_stream(items), unit=" texts", disable=hidden):
+        sink.write(to_json(answer) + "\n")
+        sink.flush()
+
+
+def to_json(answer):
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def benchmark(predictor, items):
+    """Prints texts a second of a whole job, and latencies of texts one by one."""
+    if not items:
+        raise PredictorError("--benchmark: the input holds no text")
+    pairs = [predictor.task.check(item) for item in items]
+    predictor.predict(pairs[: 2 * predictor.batch_size])  # the first batches are slower: memory, kernels
+    start = time.perf_counter()
+    predictor.predict(pairs)
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    for begin in range(0, len(pairs), predictor.batch_size):
+        predictor.task.tokenize(pairs[begin : begin + predictor.batch_size])
+    tokenizing = time.perf_counter() - start
+    model = predictor.model
+    print(f"{model.path}, {model.backend}, batch size {predictor.batch_size}, {len(pairs):,} texts")
+    print(f"QPS: {len(pairs) / seconds:.1f} texts/s from text to answer ({seconds:.2f} s)")
+    print(f"     {len(pairs) / tokenizing:.1f} texts/s tokenizing alone ({100 * tokenizing / seconds:.1f}% of it)")
+    # Single texts, spread over the input, so that it need not be shuffled.
+    singles = [pairs[i] for i in range(0, len(pairs), max(len(pairs) // LATENCY_TEXTS, 1))][:LATENCY_TEXTS]
+    predictor.predict(singles[:1])
+    for what, call in (("from text to answer", predictor.predict), ("tokenizing alone", predictor.task.tokenize)):
+        times = []
+        for pair in singles:
+            start = time.perf_counter()
+            call([pair])
+            times.append(1000 * (time.perf_counter() - start))
+        p50, p90, p99 = percentiles(times)
+        print(f"Latency, {what}: p50 {p50:.2f} ms, p90 {p90:.2f} ms, p99 {p99:.2f} ms ({len(times)} single texts)")
+
+
+def percentiles(times):
+    """The 50th, 90th and 99th percentile."""
+    if len(times) == 1:
+        return times * 3
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    return cuts[49], cuts[89], cuts[98]
+
+
+def stop(message, status):
+    print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def run(main, requirements):
+    """Calls main(); what a user can mend ends in one message and an exit status."""
+    try:
+        main()
+        sys.stdout.flush()
+    except PredictorError as e:
+        stop(e, 2 if isinstance(e, UsageError) else 1)
+    except ImportError as e:
+        stop(f"{e}; pip install -r {requirements}", 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the answers has enough; Python would complain once more while it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as e:
+        stop(f"{e.filename or 'input or output'}: {e.strerror}", 1)
