@@ -31,8 +31,8 @@ from paddlenlp.transformers import (
 )
 
 from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
-from ernie.arguments import CompressionArguments
-from ernie.export import as_inputs, write_model_folder
+from ernie.arguments import LABELS, CompressionArguments
+from ernie.export import as_inputs, save_config_and_tokenizer, write_model_folder
 from ernie.pruning import narrow
 from ernie.quantization import quantize_onnx
 from ernie.report import ENGINE_NAMES
@@ -51,7 +51,7 @@ def random_batch(vocab_size, batch, length, seed=0):
 
 
 def make_folders(args, folder):
-    """{what a model is called: its folder}: FP32, INT8, and both at --width_mult."""
+    """{what a model is called: its folder, as the scripts write it}: FP32, INT8, and both at --width_mult."""
     task, auto_class, more = TASKS[args.task]
     source = os.path.join(folder, "pretrained")
     make_model(args.arch, args.vocab_file, source)
@@ -60,6 +60,8 @@ def make_folders(args, folder):
     folders = {}
     for width_mult, prefix in ((1.0, ""), (args.width_mult, f"width {args.width_mult:g}, ")):
         model = auto_class.from_pretrained(source, **more)
+        if args.task == "token_cls":
+            model.config.id2label = dict(enumerate(LABELS["msra_ner"]))
         if width_mult < 1:
             narrow(model, width_mult)
         plain, int8 = (os.path.join(folder, f"{name}_{width_mult:g}") for name in ("fp32", "int8"))
@@ -73,6 +75,7 @@ def make_folders(args, folder):
         )
         scales = workarounds.read_matmul_scales(prefix_of_int8)
         quantize_onnx(os.path.join(plain, "model.onnx"), os.path.join(int8, "model.onnx"), scales, quantize_tables=True)
+        save_config_and_tokenizer(model, tokenizer, int8)
         folders[f"{prefix}FP32"], folders[f"{prefix}INT8"] = plain, int8
     return folders, model.config.vocab_size
 

@@ -1,0 +1,257 @@
+"""How fast whole jobs are, from texts to answers: the predictor against the published one's way, in one run.
+
+python benchmarks/predictor_speed.py                                  the sample data, ERNIE 3.0-Medium's architecture
+python benchmarks/predictor_speed.py --data_dir DIR --vocab_file vocab.txt --datasets tnews --texts 1000
+
+The published way is Paddle Inference FP32 with oneDNN, PaddleNLP's tokenizer in Python, and batches in the order of the
+input, padded to their longest text; answers are read with PaddleNLP's own functions. The same way runs BERT-Base's
+architecture. Weights are random, which changes no speed. All read the same texts in turns, a few rounds; the figures
+are medians of seconds. At the end tokenizing alone, in batches of 64.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "deploy" / "predictor")]
+import workarounds
+
+import argparse
+import itertools
+import os
+import platform
+import statistics
+import tempfile
+import time
+import types
+
+import numpy as np
+from compression_speed import TASKS as MODELS
+from compression_speed import make_folders, paddle_inference
+from ernie_predictor import ErniePredictor
+from onnx_session import onnxruntime_version, processor
+from paddlenlp.metrics.squad import compute_prediction
+from paddlenlp.transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    ErnieTokenizer,
+)
+
+from ernie.data import load_examples
+from ernie.features import join_tokens
+from examples.make_model import ARCHITECTURES
+
+# The task, and the length that configs/default.yml trains at.
+DATASETS = {"tnews": ("seq_cls", 128), "msra_ner": ("token_cls", 128), "cmrc2018": ("qa", 512)}
+BERT = {
+    "seq_cls": BertForSequenceClassification,
+    "token_cls": BertForTokenClassification,
+    "qa": BertForQuestionAnswering,
+}
+PUBLISHED, BERT_BASE = "published way, FP32", "published way, BERT-Base"
+
+
+class PublishedPredictor:
+    """Tokenizer, batches and reading of answers as the published deployment does it."""
+
+    def __init__(self, task, folder, tokenizer, max_length, batch_size, threads):
+        self.task, self.tokenizer, self.max_length, self.batch_size = task, tokenizer, max_length, batch_size
+        self.model = paddle_inference(folder, threads)
+
+    def tokenize(self, items):
+        if self.task == "qa":
+            questions, contexts = map(list, zip(*items))
+            encoded = self.tokenizer(
+                questions, contexts, stride=128, max_length=self.max_length, return_offsets_mapping=True
+            )
+        else:
+            # Entities are asked of lists of characters or words.
+            words = self.task == "token_cls"
+            encoded = self.tokenizer(items, max_length=self.max_length, truncation=True, is_split_into_words=words)
+        if isinstance(encoded, list):  # windows, more than there are contexts
+            return encoded
+        return [dict(zip(encoded, row), overflow_to_sample=i) for i, row in enumerate(zip(*encoded.values()))]
+
+    def predict(self, items):
+        features = []
+        for begin in range(0, len(items), self.batch_size):
+            chunk = self.tokenize(items[begin : begin + self.batch_size])
+            for feature in chunk:
+                feature["text"] = begin + feature["overflow_to_sample"]
+            features += chunk
+        logits = []
+        for begin in range(0, len(features), self.batch_size):
+            rows = features[begin : begin + self.batch_size]
+            longest = max(len(row["input_ids"]) for row in rows)
+            batch = {
+                name: np.array([row[name] + [0] * (longest - len(row[name])) for row in rows], dtype="int64")
+                for name in ("input_ids", "token_type_ids")
+            }
+            logits += zip(*self.model(batch))
+        return getattr(self, f"read_{self.task}")(items, features, logits)
+
+    def read_seq_cls(self, items, features, logits):
+        return [int(np.argmax(row)) for (row,) in logits]
+
+    def read_token_cls(self, items, features, logits):
+        tags = [np.argmax(tags, axis=-1)[1 : len(f["input_ids"]) - 1] for f, (tags,) in zip(features, logits)]
+        return [row.tolist() for row in tags]
+
+    def read_qa(self, items, features, logits):
+        class Examples(list):  # compute_prediction reads columns and rows
+            def __getitem__(self, key):
+                return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
+
+        examples = Examples({"id": i, "context": context} for i, (_, context) in enumerate(items))
+        windows = [
+            {
+                "example_id": f["text"],
+                "offset_mapping": [o if t else None for o, t in zip(f["offset_mapping"], f["token_type_ids"])],
+            }
+            for f in features
+        ]
+        answers, _, _ = compute_prediction(examples, windows, tuple(zip(*logits)), False, 20, 50)
+        return list(answers.values())
+
+
+def load_texts(dataset, data_dir, number):
+    """(items for the predictor, items for the published way) of a dev set."""
+    task = MODELS[DATASETS[dataset][0]][0]
+    examples = load_examples(task, types.SimpleNamespace(dataset=dataset, data_dir=data_dir), "dev")
+    examples = list(itertools.islice(itertools.cycle(examples), number))
+    if dataset == "cmrc2018":
+        return [[(e["question"], e["context"]) for e in examples]] * 2
+    if dataset == "msra_ner":
+        return [join_tokens(e["tokens"])[0] for e in examples], [e["tokens"] for e in examples]
+    return [[e["text"] for e in examples]] * 2
+
+
+def make_bert(task, vocab_size, folder):
+    more = {} if task == "qa" else {"num_labels": MODELS[task][2]["num_labels"]}
+    model = BERT[task](BertConfig(vocab_size=vocab_size, **more))
+    model.eval()
+    os.makedirs(folder)
+    workarounds.save_static_model(model, folder)
+
+
+def agreement(found, expected):
+    return sum(map(lambda a, b: a == b, found, expected)) / len(expected)
+
+
+def plain_answers(task, answers):
+    """The predictor's answers as the published way gives them."""
+    if task == "seq_cls":
+        return [int(a["label"].removeprefix("LABEL_")) for a in answers]
+    return [a["answer"] for a in answers]
+
+
+def seconds(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def measure(args, dataset, folder):
+    """({who: seconds of the whole job}, {who: seconds of tokenizing}, texts)."""
+    task, max_length = DATASETS[dataset]
+    items, published_items = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
+    making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
+    folders, vocab_size = make_folders(making, folder)
+    make_bert(task, vocab_size, os.path.join(folder, "bert"))
+    tokenizer = ErnieTokenizer.from_pretrained(folders["FP32"])
+    arguments = (tokenizer, max_length, args.batch_size, args.threads)
+    published = {
+        PUBLISHED: PublishedPredictor(task, folders["FP32"], *arguments),
+        BERT_BASE: PublishedPredictor(task, os.path.join(folder, "bert"), *arguments),
+    }
+    ours = {
+        f"predictor, {name}": ErniePredictor(
+            model_dir,
+            precision_mode=precision_mode,
+            backend=args.backend,
+            num_threads=args.threads,
+            batch_size=args.batch_size,
+            max_seq_length=max_length,
+        )
+        for name, model_dir, precision_mode in (
+            ("FP32", folders["FP32"], "fp32"),
+            ("INT8", folders["INT8"], "int8"),
+            (f"width {args.width_mult:g}, INT8", folders[f"width {args.width_mult:g}, INT8"], "int8"),
+        )
+    }
+    runs = {name: (p.predict, published_items) for name, p in published.items()}
+    runs |= {name: (p.predict, items) for name, p in ours.items()}
+    if task != "token_cls":  # whose wordpieces and characters are counted differently
+        share = agreement(
+            plain_answers(task, ours["predictor, FP32"].predict(items)), published[PUBLISHED].predict(published_items)
+        )
+        if share < 0.95:
+            sys.exit(f"{dataset}: only {100 * share:.1f}% of the answers are those of the published way")
+        print(f"{dataset}: {100 * share:.1f}% of the answers are those of the published way", file=sys.stderr)
+    whole, alone = {}, {}
+    for turn in range(args.rounds + 1):
+        for name, (predict, texts) in runs.items():
+            time.sleep(0.1)  # the threads of the engine before spin for a while
+            took = seconds(predict, texts)
+            if turn > 0:  # at first kernels are made for every length
+                whole.setdefault(name, []).append(took)
+    task_of_ours = ours["predictor, FP32"].task
+    pairs = [task_of_ours.check(item) for item in items]
+    for _ in range(3 * args.rounds):
+        for name, tokenize, texts in (
+            ("Python tokenizer", published[PUBLISHED].tokenize, published_items),
+            ("predictor", task_of_ours.tokenize, pairs),
+        ):
+            chunks = [texts[begin : begin + 64] for begin in range(0, len(texts), 64)]
+            alone.setdefault(name, []).append(sum(seconds(tokenize, chunk) for chunk in chunks))
+    medians = [{name: statistics.median(times) for name, times in found.items()} for found in (whole, alone)]
+    return *medians, len(items)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--data_dir", default=str(ROOT / "examples" / "data"))
+    parser.add_argument("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="medium")
+    parser.add_argument("--width_mult", type=float, default=0.75)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--texts", type=int, default=400, help="of the dev set, from its beginning, or again and again")
+    parser.add_argument("--questions", type=int, default=64, help="of cmrc2018, whose contexts are long")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+
+    tables = {}
+    for dataset in args.datasets:
+        with tempfile.TemporaryDirectory() as folder:
+            tables[dataset] = measure(args, dataset, folder)
+    print(
+        f"\nERNIE 3.0-{args.arch}, batch size {args.batch_size}, {args.threads} threads of {processor()}; "
+        f"{onnxruntime_version()}; Python {platform.python_version()}\n"
+    )
+    header = [f"{dataset}, {number} {'questions' if dataset == 'cmrc2018' else 'texts'}"
+              for dataset, (_, _, number) in tables.items()]  # fmt: skip
+    print("| texts/s, whole job (times the published way; times BERT-Base) | " + " | ".join(header) + " |")
+    print("|---" * (len(tables) + 1) + "|")
+    for name in next(iter(tables.values()))[0]:
+        cells = [
+            f"{number / whole[name]:.1f} ({whole[PUBLISHED] / whole[name]:.2f}x; {whole[BERT_BASE] / whole[name]:.1f}x)"
+            for whole, _, number in tables.values()
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print("\n| texts/s, tokenizing alone, batches of 64 | " + " | ".join(header) + " |")
+    print("|---" * (len(tables) + 1) + "|")
+    for name in ("Python tokenizer", "predictor"):
+        cells = [
+            f"{number / alone[name]:,.0f} ({alone['Python tokenizer'] / alone[name]:.1f}x)"
+            for _, alone, number in tables.values()
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
