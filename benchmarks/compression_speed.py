@@ -31,10 +31,10 @@ from paddlenlp.transformers import (
 )
 
 from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
+from deploy.predictor.static_quantization import quantize_onnx
 from ernie.arguments import LABELS, CompressionArguments
 from ernie.export import as_inputs, save_config_and_tokenizer, write_model_folder
 from ernie.pruning import narrow
-from ernie.quantization import quantize_onnx
 from ernie.report import ENGINE_NAMES
 from examples.make_model import ARCHITECTURES, make_model
 

@@ -14,6 +14,7 @@ from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.utils.log import logger
 
 from deploy.predictor.onnx_session import installed_engines
+from deploy.predictor.static_quantization import quantize_onnx
 from ernie.arguments import MAIN_SCORE, UserError
 from ernie.export import (
     dev_metrics,
@@ -25,7 +26,7 @@ from ernie.export import (
     write_onnx,
 )
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder, width_name
-from ernie.quantization import QuantizationAwareTrainer, adaptive_rounding, calibration_batches, quantize_onnx
+from ernie.quantization import QuantizationAwareTrainer, adaptive_rounding, calibration_batches
 from ernie.report import DevSet, pick_best, write_report
 from ernie.training import ErnieTrainer, find_checkpoint, training_settings
 

@@ -1,0 +1,193 @@
+"""Static quantization of an ONNX model: scales measured on texts, and products computed in INT8.
+
+For deployment (--calibration) and for the compress scripts, which bring scales of their own.
+"""
+
+import os
+import tempfile
+
+import numpy as np
+
+
+def calibrate(onnx_file, batches):
+    """Measures on batches which scale each matrix product needs.
+
+    Args:
+        onnx_file: an FP32 model.
+        batches: an iterable of {"input_ids", "token_type_ids"}: int64 [batch, length].
+
+    Returns:
+        `products` for `quantize_onnx`: weights with a scale a column, activations with one each, symmetric.
+    """
+    import onnx
+    from onnx import numpy_helper
+    from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
+
+    class Batches(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(batches)
+
+        def get_next(self):
+            return next(self.left, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            onnx_file,
+            op_types_to_calibrate=["MatMul"],
+            augmented_model_path=os.path.join(folder, "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"symmetric": True},
+        )
+        calibrator.collect_data(Batches())
+        ranges = calibrator.compute_data().data
+        del calibrator  # it holds the file open
+    graph = onnx.load(onnx_file).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    products = []
+    for node in graph.node:
+        if node.op_type != "MatMul":
+            continue
+        product = []
+        for name in node.input:
+            if name in weights:
+                weight = numpy_helper.to_array(weights[name])
+                scale = np.maximum(np.abs(weight).max(axis=0), 1e-8).astype(np.float32) / 127
+                product.append((scale, np.round(weight / scale).astype(np.int8)))
+            else:
+                largest = max(abs(float(np.asarray(value).item())) for value in ranges[name].range_value)
+                product.append((np.float32(max(largest, 1e-8) / 127), None))
+        products.append(tuple(product))
+    return products
+
+
+def quantize_onnx(source, target, products, quantize_tables=False):
+    """Writes an ONNX model whose matrix products are computed in INT8, with QuantizeLinear and DequantizeLinear.
+
+    Where a weight is multiplied, its input is quantized to uint8 with the zero point 128: the same steps as Paddle's
+    int8, and the only form for which ONNX Runtime's default provider has a fast kernel on x86-64, while OpenVINO
+    runs both alike. The two inputs of attention's products are int8, the softmax uint8 from 0 up, since OpenVINO
+    fuses attention only without zero points.
+
+    Args:
+        source, target: ONNX files.
+        products: for each of the graph's MatMul nodes, in order, (input, weight or second input): each None where it
+            stays in float32, else (scale, values): scale float32, the step of one integer, a scalar or one a column;
+            values int8 for a weight, None for an activation. None leaves all products in float32.
+        quantize_tables: also keep the embedding tables as int8, one scale a table.
+
+    Raises:
+        ValueError: the products are of another graph.
+    """
+    import onnx
+
+    model = onnx.load(source)
+    matmuls = [node for node in model.graph.node if node.op_type == "MatMul"]
+    products = [(None, None)] * len(matmuls) if products is None else products
+    if len(matmuls) != len(products):
+        raise ValueError(f"{source} has {len(matmuls)} MatMul nodes, but there are scales for {len(products)}")
+    graph = QuantizedGraph(model.graph)
+    for node, (activation, other) in zip(matmuls, products):
+        if activation is None or other is None:
+            continue
+        weight = other[1]
+        if weight is None:
+            node.input[0] = graph.activation(node.input[0], activation[0], node, signed=True)
+            node.input[1] = graph.activation(node.input[1], other[0], node, signed=True)
+        else:
+            node.input[0] = graph.activation(node.input[0], activation[0], node, signed=False)
+            node.input[1] = graph.weight(node.input[1], other[0], weight, node)
+    if quantize_tables:
+        for node in [n for n in model.graph.node if n.op_type == "Gather"]:
+            graph.table(node)
+    graph.finish()
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
+
+
+class QuantizedGraph:
+    """An ONNX graph to which quantization is added node by node."""
+
+    def __init__(self, graph):
+        from onnx import TensorProto
+
+        self.graph = graph
+        self.tensors = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+        self.makers = {name: node for node in graph.node for name in node.output}
+        self.before = {}  # {id of a node: nodes that go before it}
+        self.made = {}  # {(tensor, form): its dequantized twin}
+        self.new = []
+        self.replaced = set()
+
+    def _constant(self, name, value):
+        from onnx import numpy_helper
+
+        self.new.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _add(self, op_type, inputs, output, before, **attributes):
+        from onnx import helper
+
+        self.before.setdefault(id(before), []).append(helper.make_node(op_type, inputs, [output], output, **attributes))
+        return output
+
+    def activation(self, name, scale, node, signed):
+        """Quantizes and dequantizes a tensor before a node; once for all that take it in this form."""
+        if signed and self.makers[name].op_type == "Softmax":
+            form, zero_point = "unsigned", np.uint8(0)
+        else:
+            form, zero_point = ("signed", np.int8(0)) if signed else ("shifted", np.uint8(128))
+        # Two products of one input have the same scale, but for training's moving averages.
+        key = (name, form, float(scale))
+        if key not in self.made:
+            prefix = f"{name}_{form}" + ("" if (name, form) not in self.made else f"_{len(self.made)}")
+            constants = [
+                self._constant(f"{prefix}_scale", np.float32(scale)),
+                self._constant(f"{prefix}_zero_point", zero_point),
+            ]
+            quantized = self._add("QuantizeLinear", [name, *constants], f"{prefix}_quantized", node)
+            self.made[key] = self._add("DequantizeLinear", [quantized, *constants], f"{prefix}_dequantized", node)
+            self.made[name, form] = True
+        return self.made[key]
+
+    def weight(self, name, scale, values, node):
+        """Puts int8 values [in, out] and their scales, one or one a column, in a weight's place."""
+        if tuple(self.tensors[name].dims) != values.shape:
+            raise ValueError(f"{name} is {tuple(self.tensors[name].dims)}, but its scales are of {values.shape}")
+        inputs = [
+            self._constant(f"{name}_quantized", values),
+            self._constant(f"{name}_scale", scale),
+            self._constant(f"{name}_zero_point", np.zeros(np.shape(scale), np.int8)),
+        ]
+        self.replaced.add(name)
+        axis = {"axis": 1} if np.ndim(scale) else {}
+        return self._add("DequantizeLinear", inputs, f"{name}_dequantized", node, **axis)
+
+    def table(self, node):
+        """Lets a Gather take from an int8 table, and dequantizes what it took."""
+        from onnx import numpy_helper
+
+        name, output = node.input[0], node.output[0]
+        if name not in self.tensors or len(self.tensors[name].dims) != 2:
+            return
+        table = numpy_helper.to_array(self.tensors[name])
+        scale = np.float32(np.abs(table).max() / 127)
+        constants = [self._constant(f"{name}_scale", scale), self._constant(f"{name}_zero_point", np.int8(0))]
+        values = np.clip(np.round(table / scale), -127, 127).astype(np.int8)
+        quantized = self._constant(f"{name}_quantized", values)
+        self._add("Gather", [quantized, node.input[1]], f"{output}_quantized", node)
+        self._add("DequantizeLinear", [f"{output}_quantized", *constants], output, node)
+        self.replaced.add(name)
+        self.before[id(node)].append(None)  # the Gather itself goes
+
+    def finish(self):
+        nodes = []
+        for node in self.graph.node:
+            before = self.before.get(id(node), [])
+            nodes += [n for n in before if n is not None]
+            if None not in before:
+                nodes.append(node)
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        kept = [t for t in self.graph.initializer if t.name not in self.replaced]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept + self.new)
