@@ -44,14 +44,8 @@ def derive(onnx_file, kind, cache_dir, write):
     Raises:
         CacheError: no place can be written to.
     """
-    if cache_dir is not None:
-        folders = [cache_dir]
-    else:
-        user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        folders = [os.path.dirname(os.path.abspath(onnx_file)), os.path.join(user_cache, "ernie_predictor")]
-    stat = os.stat(onnx_file)
-    source = f"{os.path.realpath(onnx_file)} {stat.st_size} {stat.st_mtime_ns}"
-    name = f"model.{kind}-{hashlib.sha256(source.encode()).hexdigest()[:12]}.onnx"
+    folders, name = _places(onnx_file, kind, cache_dir)
+    name += ".onnx"
     for folder in folders:
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
@@ -73,6 +67,37 @@ def derive(onnx_file, kind, cache_dir, write):
                 os.replace(os.path.join(work.name, part), os.path.join(folder, part))
         return os.path.join(folder, name)
     raise CacheError(f"there is no place for a model made of {onnx_file} ({reason}); name one with --cache_dir")
+
+
+def derived_folder(onnx_file, kind, cache_dir):
+    """A folder for what a runtime itself keeps of a model, named and placed as `derive` does it.
+
+    Raises:
+        CacheError: no place can be written to.
+    """
+    folders, name = _places(onnx_file, kind, cache_dir)
+    for folder in folders:
+        path = os.path.join(folder, name)
+        try:
+            os.makedirs(path, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()  # a folder can be there and yet be read-only
+        except OSError as e:
+            reason = f"{path}: {e.strerror}"
+            continue
+        return path
+    raise CacheError(f"there is no place for files made of {onnx_file} ({reason}); name one with --cache_dir")
+
+
+def _places(onnx_file, kind, cache_dir):
+    """The folders where something made of a model may lie, best first, and its name there, without an ending."""
+    if cache_dir is not None:
+        folders = [cache_dir]
+    else:
+        user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        folders = [os.path.dirname(os.path.abspath(onnx_file)), os.path.join(user_cache, "ernie_predictor")]
+    stat = os.stat(onnx_file)
+    source = f"{os.path.realpath(onnx_file)} {stat.st_size} {stat.st_mtime_ns}"
+    return folders, f"model.{kind}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def quantize(onnx_file, cache_dir=None):

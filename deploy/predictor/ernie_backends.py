@@ -72,17 +72,21 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
     if precision_mode not in PRECISIONS:
         raise ValueError(f"precision_mode {precision_mode!r}: choose {' or '.join(PRECISIONS)}")
     num_threads = num_threads or usable_cores()
+
+    def use_cpu(config, inference):
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(num_threads)
+        # Not enable_mkldnn_int8(): its logits are off by half their size (Paddle 2.6.2, a PTQ model of the sample
+        # data), where the scales computed in float32 give ONNX Runtime's to three digits.
+        config.enable_mkldnn()
+
     if backend == "paddle":
         choose_backend(backend, False)
-        return PaddleModel(model_dir, precision_mode, num_threads)
+        return PaddleModel(model_dir, precision_mode, use_cpu)
     path = os.path.join(model_dir, "model.onnx")
-    if not os.path.isfile(path):
-        if backend == "auto" and "paddle" in installed_backends():
-            return PaddleModel(model_dir, precision_mode, num_threads)
-        raise PredictorError(f"{model_dir} has no model.onnx; run_*.py --do_export and compress_*.py write it")
-    form = quantized_form(path)
-    if precision_mode == "fp32" and form is not None:
-        raise PredictorError(f"{path} is an INT8 model: add --precision_mode int8, or name a folder with an FP32 one")
+    if not os.path.isfile(path) and backend == "auto" and "paddle" in installed_backends():
+        return PaddleModel(model_dir, precision_mode, use_cpu)
+    path, form = find_onnx(model_dir, precision_mode)
     engine = choose_backend(backend, form == "dynamic" or (form is None and precision_mode == "int8"))
     if precision_mode == "int8" and form is None:
         path = quantize(path, cache_dir)
@@ -90,23 +94,47 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
         # No place to write to: it starts all the same, later.
         with contextlib.suppress(CacheError):
             path = set_weights_apart(path, cache_dir)
-    return OnnxModel(path, engine, num_threads)
+
+    def open_session(path):
+        import onnx_session
+
+        return onnx_session.open_session(path, engine, num_threads)
+
+    return OnnxModel(path, engine, open_session)
+
+
+def find_onnx(model_dir, precision_mode):
+    """A folder's model.onnx, and how it is quantized: see `quantized_form`.
+
+    Raises:
+        PredictorError: there is none, or it is an INT8 model and another precision is asked for.
+    """
+    path = os.path.join(model_dir, "model.onnx")
+    if not os.path.isfile(path):
+        raise PredictorError(f"{model_dir} has no model.onnx; run_*.py --do_export and compress_*.py write it")
+    form = quantized_form(path)
+    if precision_mode != "int8" and form is not None:
+        raise PredictorError(f"{path} is an INT8 model: add --precision_mode int8, or name a folder with an FP32 one")
+    return path, form
 
 
 class OnnxModel:
     """An ONNX file in ONNX Runtime.
 
+    Args:
+        backend: what runs it, for those who ask.
+        open_session: a function of the path; returns an `onnxruntime.InferenceSession`.
+
     Attributes:
-        backend: "onnxruntime" or "openvino".
         widths: the last dimension of each output: classes, tags, or None where it is the length.
     """
 
-    def __init__(self, path, backend, num_threads):
-        from onnx_session import open_session
-
+    def __init__(self, path, backend, open_session):
         self.path, self.backend = path, backend
         try:
-            self.session = open_session(path, backend, num_threads)
+            self.session = open_session(path)
+        except PredictorError:
+            raise
         except Exception as e:
             raise PredictorError(cannot_load(path, e)) from e
         self.inputs = {value.name: value.type for value in self.session.get_inputs()}
@@ -133,11 +161,16 @@ class OnnxModel:
 
 
 class PaddleModel:
-    """A static Paddle model in Paddle Inference, with oneDNN: `model.pdmodel`, or `int8.pdmodel`."""
+    """A static Paddle model in Paddle Inference: `model.pdmodel`, or `int8.pdmodel`.
+
+    Args:
+        use_device: a function of a `paddle.inference.Config` and of the module `paddle.inference`, which tells the
+            first what to run on.
+    """
 
     backend = "paddle"
 
-    def __init__(self, model_dir, precision_mode, num_threads):
+    def __init__(self, model_dir, precision_mode, use_device):
         # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's behind it
         # (PaddlePaddle/Paddle#70538).
         import zlib  # noqa: F401  isort: skip
@@ -153,11 +186,7 @@ class PaddleModel:
                 )
         config = inference.Config(self.path, prefix + ".pdiparams")
         config.disable_glog_info()
-        config.disable_gpu()
-        config.set_cpu_math_library_num_threads(num_threads)
-        # Not enable_mkldnn_int8(): its logits are off by half their size (Paddle 2.6.2, a PTQ model of the sample
-        # data), where the scales computed in float32 give ONNX Runtime's to three digits.
-        config.enable_mkldnn()
+        use_device(config, inference)
         try:
             self.predictor = inference.create_predictor(config)
         except Exception as e:
