@@ -15,19 +15,22 @@ class CacheError(PredictorError):
 
 
 def quantized_form(onnx_file):
-    """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None.
+    """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None."""
+    if has_node(onnx_file, "QuantizeLinear"):
+        return "static"
+    return "dynamic" if has_node(onnx_file, "DynamicQuantizeLinear") else None
 
-    Looks for the nodes' types as they stand in the file (ONNX's NodeProto.op_type is field 4: byte 0x22, length,
-    name), so that no package for reading ONNX is needed.
+
+def has_node(onnx_file, op_type):
+    """Whether an ONNX file has a node of a type.
+
+    Looks for the type as it stands in the file (ONNX's NodeProto.op_type is field 4: byte 0x22, length, name), so that
+    no package for reading ONNX is needed.
     """
-    with open(onnx_file, "rb") as f:
-        if os.path.getsize(onnx_file) == 0:
-            return None
-        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for op_type, form in ((b"QuantizeLinear", "static"), (b"DynamicQuantizeLinear", "dynamic")):
-                if content.find(b"\x22" + bytes([len(op_type)]) + op_type) >= 0:
-                    return form
-    return None
+    if os.path.getsize(onnx_file) == 0:
+        return False
+    with open(onnx_file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\x22" + bytes([len(op_type)]) + op_type.encode()) >= 0
 
 
 def derive(onnx_file, kind, cache_dir, write):

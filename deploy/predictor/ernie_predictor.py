@@ -1,7 +1,7 @@
 """Raw text in, answers out: `ErniePredictor("best_models/tnews/export").predict([...])`.
 
-Tokenizing and reading answers (ernie_tasks.py) and running the model (ernie_backends.py) stand apart, so that a
-server can put them into separate processes. No Paddle is needed where a model runs through ONNX Runtime.
+Tokenizing and reading answers (ernie_tasks.py) and running the model (ernie_backends.py, gpu_backends.py) stand apart,
+so that a server can put them into separate processes. No Paddle is needed where a model runs through ONNX Runtime.
 """
 
 from ernie_backends import open_model
@@ -21,16 +21,20 @@ class ErniePredictor:
     Args:
         model_dir: a folder that run_*.py --do_export or compress_*.py wrote.
         task_name: "seq_cls", "token_cls" or "qa"; left out, told from the folder's config.json.
-        backend: "onnxruntime", "openvino", "paddle", or "auto": the fastest that is installed.
-        precision_mode: "fp32" or "int8"; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
+        backend: "onnxruntime", "openvino" or "paddle", on a GPU "tensorrt", "cuda" or "paddle", or "auto": the
+            fastest that is installed.
+        precision_mode: "fp32", "int8", on a GPU also "fp16"; int8 takes the folder's INT8 model, else, on the CPU,
+            quantizes the FP32 one, once.
         num_threads: for the model and for tokenizing; left out, the cores that this process may use.
         batch_size: texts (windows of contexts) that run at once.
         max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
-        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; left out,
+        cache_dir: where models are kept that are made here, quantized, for a GPU, or to start faster; left out,
             beside model.onnx, or in the user's cache where the folder is read-only.
+        device: "cpu", "gpu", "xpu" or "npu".
+        device_id: which of several GPUs, XPUs or NPUs.
 
     Attributes:
-        task: a task of ernie_tasks.py; model: a model of ernie_backends.py.
+        task: a task of ernie_tasks.py; model: an `OnnxModel` or a `PaddleModel` of ernie_backends.py.
 
     Raises:
         PredictorError: a part of the folder or a package is missing or broken; the message names it.
@@ -47,13 +51,30 @@ class ErniePredictor:
         batch_size=32,
         max_seq_length=None,
         cache_dir=None,
+        device="cpu",
+        device_id=0,
     ):
         model_dir = str(model_dir)
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.batch_size = batch_size
         self.task = load_task(model_dir, task_name, max_seq_length, num_threads)
-        self.model = open_model(model_dir, backend, precision_mode, num_threads, cache_dir)
+        if device == "cpu":
+            self.model = open_model(model_dir, backend, precision_mode, num_threads, cache_dir)
+        else:
+            import gpu_backends
+
+            self.model = gpu_backends.open_model(
+                model_dir,
+                device,
+                device_id,
+                backend,
+                precision_mode,
+                batch_size,
+                (self.task.usual_length, self.task.max_seq_length),
+                num_threads,
+                cache_dir,
+            )
         self._check_outputs(model_dir)
 
     def _check_outputs(self, model_dir):

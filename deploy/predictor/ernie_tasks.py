@@ -44,6 +44,7 @@ class Task:
         name: a key of `ARCHITECTURES`.
         tokenizer: the folder's `ErnieTokenizer`.
         max_seq_length: tokens of a feature at most, special tokens included.
+        usual_length: what a runtime that builds for some length does best to expect.
     """
 
     first, second, second_required = "text", None, False  # how the texts are called
@@ -53,6 +54,7 @@ class Task:
         self.name = name
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
+        self.usual_length = max(max_seq_length // 2, SHORTEST)
         self.id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
 
     def check(self, item):
@@ -176,6 +178,7 @@ class QuestionAnswering(Task):
 
     def __init__(self, name, config, tokenizer, max_seq_length):
         super().__init__(name, config, tokenizer, max_seq_length)
+        self.usual_length = max_seq_length  # windows of a long context are full
         params = (config.get("task_specific_params") or {}).get("question-answering") or {}
         self.params = {**self.defaults, **params}
 

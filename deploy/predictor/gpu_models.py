@@ -6,7 +6,7 @@ import os
 import tempfile
 
 import numpy as np
-from derived_models import derive
+from derived_models import derive, has_node
 from ernie_tasks import PredictorError
 
 LAYER_NORM_OPSET = 17  # the first of ONNX's that has layer normalization as one node
@@ -24,7 +24,8 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         PredictorError: the package onnx is missing, or the model's layer normalizations are not recognized.
         CacheError: no place can be written to.
     """
-    if backend == "cuda" and precision_mode == "fp32" and not has_int8_tables(onnx_file):
+    # A model of floats dequantizes nothing but embedding tables.
+    if backend == "cuda" and precision_mode == "fp32" and not has_node(onnx_file, "DequantizeLinear"):
         return onnx_file
 
     def write(target):
@@ -50,13 +51,6 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         onnx.save(model, target)
 
     return derive(onnx_file, f"gpu-{precision_mode}", cache_dir, write)
-
-
-def has_int8_tables(onnx_file):
-    """Whether weights are kept as int8: a node's type as it stands in the file, see `quantized_form`."""
-    op_type = b"DequantizeLinear"
-    with open(onnx_file, "rb") as f:
-        return b"\x22" + bytes([len(op_type)]) + op_type in f.read()
 
 
 def dequantize_tables(graph):

@@ -1,0 +1,361 @@
+"""What runs a model folder on a GPU or another accelerator: ONNX Runtime with TensorRT or CUDA, or Paddle Inference.
+
+Nothing here falls back to the CPU: what is missing is an error that names the package.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import io
+import os
+import re
+import sys
+
+from derived_models import CacheError, derived_folder
+from ernie_backends import OnnxModel, PaddleModel, find_onnx
+from ernie_tasks import PredictorError, UsageError
+from gpu_models import prepare
+
+DEVICES = ("gpu", "xpu", "npu")
+BACKENDS = ("tensorrt", "cuda", "paddle")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+# ONNX Runtime's execution providers: TensorRT leaves to CUDA what it does not take.
+PROVIDERS = {"tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"], "cuda": ["CUDAExecutionProvider"]}
+PADDLE_PACKAGES = {
+    "gpu": "paddlepaddle-gpu",
+    "xpu": "paddlepaddle-xpu",
+    "npu": "paddle-custom-npu (beside paddlepaddle of the same version)",
+}
+INSTALL = "pip install -r requirements_gpu.txt"
+INSTALL_TENSORRT = 'pip install "tensorrt-cu12-libs==10.9.*"'
+
+
+def open_model(
+    model_dir,
+    device="gpu",
+    device_id=0,
+    backend="auto",
+    precision_mode="fp32",
+    batch_size=32,
+    lengths=(64, 128),
+    num_threads=None,
+    cache_dir=None,
+):
+    """Opens the model of a folder on an accelerator.
+
+    Args:
+        device: one of DEVICES. xpu (Kunlun) and npu (Ascend) run through Paddle Inference.
+        device_id: which of them, from 0 up.
+        backend: one of BACKENDS, or "auto": TensorRT where it is installed, else CUDA, else Paddle.
+        precision_mode: "fp32"; "fp16", made of the folder's FP32 model; "int8", the folder's calibrated INT8 model.
+        batch_size, lengths: texts of a batch at most, and tokens of a text (usual, longest): TensorRT builds for them.
+        num_threads: of the few nodes that stay on the processor; left out, ONNX Runtime's own choice.
+        cache_dir: where models made here and TensorRT's engines are kept; left out, beside model.onnx, or in the
+            user's cache where the folder is read-only.
+
+    Returns:
+        An `OnnxModel` or a `PaddleModel`.
+
+    Raises:
+        PredictorError: a file, a package or the device is missing, or the model is of another precision.
+        UsageError: the arguments do not go together.
+    """
+    for name, value, known in (
+        ("device", device, DEVICES),
+        ("backend", backend, ("auto", *BACKENDS)),
+        ("precision_mode", precision_mode, PRECISIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} {value!r}: choose {', '.join(known)}")
+    if device != "gpu" and backend not in ("auto", "paddle"):
+        raise UsageError(f"--backend {backend} runs on --device gpu alone; {device} runs through --backend paddle")
+    if backend == "cuda" and precision_mode == "int8":
+        raise UsageError("--backend cuda has no INT8 products: take --backend tensorrt, or --precision_mode fp16")
+    if device != "gpu" or backend == "paddle":
+        return open_paddle(model_dir, device, device_id, precision_mode)
+    path, form = find_onnx(model_dir, precision_mode)
+    if precision_mode == "int8" and form != "static":
+        raise PredictorError(
+            f"{path} is no calibrated INT8 model, and TensorRT takes no other; compress_*.py writes one (what "
+            "infer_cpu.py quantizes by itself is for the CPU)"
+        )
+    if precision_mode == "fp32":
+        # Else products of float32 are rounded to TF32's 10 bits from Ampere on, and confidences move by more than
+        # 1e-3. Read by cuBLAS and TensorRT when they start; TensorRT's provider has no option for it.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    backend = choose_backend(backend, precision_mode)
+    if backend == "paddle":
+        return open_paddle(model_dir, device, device_id, precision_mode)
+    check_driver(device_id)
+    if backend == "tensorrt":
+        load_tensorrt()
+    path = prepare(path, backend, precision_mode, cache_dir)
+    engines = None
+    if backend == "tensorrt":
+        # No place to write to: it starts all the same, later.
+        with contextlib.suppress(CacheError):
+            kind = f"tensorrt-{precision_mode}-{batch_size}x{lengths[1]}"
+            engines = derived_folder(path, kind, cache_dir)
+    options = provider_options(backend, device_id, precision_mode, batch_size, lengths, engines)
+    return OnnxModel(path, backend, lambda path: open_session(path, backend, options, num_threads))
+
+
+def choose_backend(backend, precision_mode):
+    """The backend to open on a GPU: the one asked for, or with "auto" the fastest that is installed.
+
+    Raises:
+        PredictorError: it is not installed; the message names the package.
+    """
+    providers = available_providers()
+    if "CUDAExecutionProvider" not in providers:
+        if backend == "auto" and precision_mode != "int8" and is_installed(PADDLE_PACKAGES["gpu"]):
+            return "paddle"
+        raise PredictorError(
+            f"{'--device gpu' if backend == 'auto' else '--backend ' + backend} needs the package onnxruntime-gpu; "
+            f"installed here: {installed_packages()}. {replace_onnxruntime()}{INSTALL}"
+        )
+    if backend == "auto":
+        if precision_mode == "int8":
+            return "tensorrt"
+        try:
+            load_tensorrt()
+        except PredictorError:
+            return "cuda"
+        backend = "tensorrt" if PROVIDERS["tensorrt"][0] in providers else "cuda"
+    if PROVIDERS[backend][0] not in providers:
+        raise PredictorError(f"this build of ONNX Runtime ({installed_packages()}) has no {PROVIDERS[backend][0]}")
+    return backend
+
+
+def available_providers():
+    if not importlib.util.find_spec("onnxruntime"):
+        return []
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
+
+
+def is_installed(package):
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def installed_packages():
+    """What is installed of ONNX Runtime and Paddle, for a message."""
+    found = []
+    for name in (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-openvino",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddlepaddle-xpu",
+    ):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found) or "neither ONNX Runtime nor Paddle"
+
+
+def replace_onnxruntime():
+    """How to make room: ONNX Runtime's packages share a folder, and overwrite each other there."""
+    others = [name for name in ("onnxruntime", "onnxruntime-openvino") if is_installed(name)]
+    return f"First pip uninstall {' '.join(others)}, whose folder it shares; then " if others else ""
+
+
+def check_driver(device_id):
+    """Asks NVIDIA's driver for a GPU, before files are made and libraries loaded.
+
+    Raises:
+        PredictorError: there is no driver, or no GPU; UsageError: it has no such number.
+    """
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError as e:
+        raise PredictorError(
+            f"there is no NVIDIA driver here, and so no GPU to run on ({e}); infer_cpu.py runs on the processor"
+        ) from None
+    count = ctypes.c_int()
+    code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if code:
+        raise PredictorError(f"NVIDIA's driver is installed but finds no GPU that it can use (CUDA error {code})")
+    if device_id >= count.value:
+        raise UsageError(f"--device_id {device_id}: there are {count.value} GPU(s) here, counted from 0")
+
+
+def load_tensorrt():
+    """Loads TensorRT's libraries from its pip package, or else from where the system looks.
+
+    ONNX Runtime finds them when they are loaded, but does not look into that package.
+
+    Raises:
+        PredictorError: they are not installed.
+    """
+    windows = sys.platform == "win32"
+    names = ("nvinfer_10.dll", "nvonnxparser_10.dll") if windows else ("libnvinfer.so.10", "libnvonnxparser.so.10")
+    spec = importlib.util.find_spec("tensorrt_libs")
+    folder = spec.submodule_search_locations[0] if spec else ""
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            ctypes.CDLL(path if os.path.exists(path) else name, mode=ctypes.RTLD_GLOBAL)
+        except OSError as e:
+            raise PredictorError(
+                f"--backend tensorrt needs TensorRT 10 ({e}): {INSTALL_TENSORRT}, or take --backend cuda"
+            ) from None
+
+
+def provider_options(backend, device_id, precision_mode, batch_size, lengths, engines):
+    """ONNX Runtime's options for each of `PROVIDERS[backend]`.
+
+    Args:
+        lengths: tokens of a text, (usual, longest).
+        engines: folder for TensorRT's engines, or None.
+
+    Returns:
+        A list of {option: value}, both str; TensorRT's provider takes "True" and CUDA's "1" for yes, not the other's.
+    """
+    cuda = {
+        "device_id": str(device_id),
+        "use_tf32": "0",
+        # ONNX Runtime fuses a layer normalization with the sum before it; in float16 that node sums squares in
+        # float16, if it is not told otherwise.
+        "enable_skip_layer_norm_strict_mode": "1",
+    }
+    if backend == "cuda":
+        return [cuda]
+
+    def profile(batch, length):
+        return ",".join(f"{name}:{batch}x{length}" for name in ("input_ids", "token_type_ids"))
+
+    tensorrt = {
+        "device_id": str(device_id),
+        # INT8 too: what is not quantized would else run in float32. Layer normalization is one node here, which
+        # TensorRT sums in float32, so trt_layer_norm_fp32_fallback (for squares and means of their own) is not needed.
+        "trt_fp16_enable": str(precision_mode != "fp32"),
+        "trt_int8_enable": str(precision_mode == "int8"),
+        # One engine for all shapes; without these, it is built anew for each batch that is larger than those before.
+        "trt_profile_min_shapes": profile(1, 1),
+        "trt_profile_opt_shapes": profile(batch_size, lengths[0]),
+        "trt_profile_max_shapes": profile(batch_size, lengths[1]),
+    }
+    if engines is not None:
+        tensorrt |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": engines,
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": engines,
+        }
+    return [tensorrt, cuda]
+
+
+def open_session(path, backend, options, num_threads=None):
+    """Opens an ONNX file on a GPU.
+
+    `session.disable_cpu_ep_fallback` is of no use here: it also forbids the few nodes that compute shapes, which CUDA's
+    provider itself puts on the processor.
+
+    Args:
+        options: of `provider_options`.
+
+    Raises:
+        PredictorError: a library or the GPU is missing; ONNX Runtime alone would silently take the CPU.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        # From the packages nvidia-*. What it does not find it prints; the system may have it.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 3  # errors
+    if num_threads:
+        session_options.intra_op_num_threads = num_threads
+    providers = PROVIDERS[backend]
+    onnxruntime.set_default_logger_severity(4)  # what goes wrong is said below, in one line
+    try:
+        # Without fallback: it would start, or while it runs start anew, on the CPU, and print that.
+        session = onnxruntime.InferenceSession(
+            str(path), session_options, providers=providers, provider_options=options, enable_fallback=0
+        )
+    except Exception as e:
+        # Its messages begin with names of C++.
+        reason = re.search(
+            r"(CUDA|CUDNN|CUBLAS) failure [^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*",
+            str(e),
+        )
+        if reason is None:
+            raise
+        raise PredictorError(f"--backend {backend} can't start: {' '.join(reason[0].split())[:300]}") from e
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+    for provider in providers:
+        if provider not in session.get_providers():
+            raise PredictorError(
+                f"--backend {backend}: ONNX Runtime can't start {provider} ({missing_library(provider)}); it needs "
+                f"CUDA 12 and cuDNN 9: {INSTALL}"
+            )
+    return session
+
+
+def missing_library(provider):
+    """Why a provider's library does not load, in the system's words."""
+    import onnxruntime
+
+    name = "onnxruntime_providers_" + {"CUDAExecutionProvider": "cuda"}.get(provider, "tensorrt")
+    name = f"{name}.dll" if sys.platform == "win32" else f"lib{name}.so"
+    try:
+        ctypes.CDLL(os.path.join(os.path.dirname(onnxruntime.__file__), "capi", name))
+    except OSError as e:
+        return str(e)
+    return "no reason given"
+
+
+def open_paddle(model_dir, device, device_id, precision_mode):
+    """Opens a folder's model.pdmodel in Paddle Inference.
+
+    Raises:
+        PredictorError: Paddle is not built for the device, or does not see it.
+        UsageError: Paddle Inference does not offer the precision there.
+    """
+    if precision_mode == "int8":
+        raise UsageError("--backend paddle runs INT8 on the CPU alone: take --device gpu --backend tensorrt")
+    if precision_mode == "fp16" and device == "xpu":
+        raise UsageError("--precision_mode fp16: Paddle Inference has none for --device xpu")
+    if importlib.util.find_spec("paddle") is None:
+        raise PredictorError(f"--device {device} --backend paddle needs the package {PADDLE_PACKAGES[device]}")
+    # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's behind it
+    # (PaddlePaddle/Paddle#70538).
+    import zlib  # noqa: F401  isort: skip
+    import paddle
+
+    # Paddle itself only logs that it was not built for a GPU, and runs on the CPU.
+    built = {
+        "gpu": paddle.is_compiled_with_cuda,
+        "xpu": paddle.is_compiled_with_xpu,
+        "npu": lambda: "npu" in paddle.device.get_all_custom_device_type(),
+    }[device]
+    if not built():
+        raise PredictorError(
+            f"--device {device} --backend paddle needs the package {PADDLE_PACKAGES[device]}; installed here: "
+            f"{installed_packages()}, which has no {device}"
+        )
+    if device == "gpu" and device_id >= paddle.device.cuda.device_count():
+        raise UsageError(f"--device_id {device_id}: Paddle sees {paddle.device.cuda.device_count()} GPU(s) here")
+
+    def use_device(config, inference):
+        precision = inference.PrecisionType.Half if precision_mode == "fp16" else inference.PrecisionType.Float32
+        if device == "gpu":
+            config.enable_use_gpu(256, device_id, precision)  # MB at first; it takes more as it needs them
+        elif device == "xpu":
+            config.enable_xpu()
+            config.set_xpu_device_id(device_id)
+        else:
+            config.enable_custom_device(device, device_id, precision)
+
+    return PaddleModel(model_dir, precision_mode, use_device)

@@ -1,0 +1,47 @@
+"""Answers texts on a GPU with a fine-tuned ERNIE model: classification, named entities, reading comprehension.
+
+python infer_gpu.py --model_path best_models/tnews/export                        two built-in examples
+python infer_gpu.py --model_path best_models/tnews/export --precision_mode fp16 --input texts.txt --output answers.jsonl
+cat texts.txt | python infer_gpu.py --model_path best_models/tnews/export --input -
+
+Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+answer a line. README.md says what stands in them.
+"""
+
+import argparse
+import sys
+
+try:
+    from commandline import answer, new_parser, parse, run
+except ImportError as e:
+    sys.exit(f"infer_gpu.py: error: {e}; pip install -r requirements_gpu.txt")
+from gpu_backends import BACKENDS, DEVICES, PRECISIONS
+
+
+def main():
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="gpu", help="gpu (default): NVIDIA; xpu: Kunlun, npu: Ascend, through "
+        "Paddle Inference")  # fmt: skip
+    add("--device_id", type=number, default=0, help="which of several, counted from 0 (default)")
+    add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest that is installed")
+    add("--precision_mode", choices=PRECISIONS, default="fp32", help="fp16: the folder's FP32 model in float16; int8: "
+        "the folder's INT8 model, with TensorRT (default: fp32)")  # fmt: skip
+    args = parse(parser)
+    answer(
+        args,
+        backend=args.backend,
+        precision_mode=args.precision_mode,
+        device=args.device,
+        device_id=args.device_id,
+    )
+
+
+def number(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run(main, "requirements_gpu.txt")
