@@ -70,9 +70,9 @@ class PublishedPredictor:
             # Entities are asked of lists of characters or words.
             words = self.task == "token_cls"
             encoded = self.tokenizer(items, max_length=self.max_length, truncation=True, is_split_into_words=words)
-        if isinstance(encoded, list):  # windows, more than there are contexts
-            return encoded
-        return [dict(zip(encoded, row), overflow_to_sample=i) for i, row in enumerate(zip(*encoded.values()))]
+        # A row a text, or for contexts a row a window.
+        rows = [dict(zip(encoded, row)) for row in zip(*encoded.values())]
+        return [{"overflow_to_sample": index, **row} for index, row in enumerate(rows)]
 
     def predict(self, items):
         features = []
@@ -219,7 +219,7 @@ def main():
     parser.add_argument("--width_mult", type=float, default=0.75)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--texts", type=int, default=400, help="of the dev set, from its beginning, or again and again")
-    parser.add_argument("--questions", type=int, default=64, help="of cmrc2018, whose contexts are long")
+    parser.add_argument("--questions", type=int, default=32, help="of cmrc2018, whose contexts are long")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

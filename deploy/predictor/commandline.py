@@ -72,7 +72,7 @@ def answer(args, **options):
         args: of `parse`.
         options: further arguments of `ErniePredictor`.
     """
-    with open_input(args.input) as source, open_output(args.output) as sink:
+    with open_input("--input", args.input) as source, open_output(args.output) as sink:
         predictor = ErniePredictor(
             args.model_path,
             args.task_name,
@@ -101,7 +101,7 @@ def positive(text):
     return int(text)
 
 
-def open_input(name):
+def open_input(flag, name):
     """A file of bytes, standard input for "-", or None where there is no input."""
     if name is None:
         return contextlib.nullcontext()
@@ -110,7 +110,7 @@ def open_input(name):
     try:
         return open(name, "rb")
     except OSError as e:
-        raise PredictorError(f"--input {name}: {e.strerror}") from e
+        raise PredictorError(f"{flag} {name}: {e.strerror}") from e
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ import os
 
 import numpy as np
 from derived_models import CacheError, cannot_load, quantize, quantized_form, set_weights_apart
-from ernie_tasks import PredictorError
+from ernie_tasks import PredictorError, UsageError
 from ernie_tokenizer import usable_cores
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
 LARGE = 2**25  # bytes of a model that is worth a second file to start faster
 
 
@@ -53,15 +53,18 @@ def choose_backend(backend, quantized_dynamically):
     return backend
 
 
-def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=None, cache_dir=None):
+def open_model(
+    model_dir, backend="auto", precision_mode="fp32", num_threads=None, cache_dir=None, calibration_batches=None
+):
     """Opens the model of a folder.
 
     Args:
         backend: one of BACKENDS, or "auto".
-        precision_mode: "fp32" or "int8"; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
+        precision_mode: one of PRECISIONS; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
         num_threads: threads for one batch; left out, the cores that this process may use.
         cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; left out,
             beside model.onnx, or in the user's cache where the folder is read-only.
+        calibration_batches: for int8 of an FP32 model, see `quantize`.
 
     Returns:
         An `OnnxModel` or a `PaddleModel`.
@@ -70,7 +73,9 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
         PredictorError: a file or package is missing, a file is broken, or the model is of another precision.
     """
     if precision_mode not in PRECISIONS:
-        raise ValueError(f"precision_mode {precision_mode!r}: choose {' or '.join(PRECISIONS)}")
+        raise ValueError(f"precision_mode {precision_mode!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision_mode == "bf16":
+        check_bf16(backend)
     num_threads = num_threads or usable_cores()
 
     def use_cpu(config, inference):
@@ -79,17 +84,26 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
         # Not enable_mkldnn_int8(): its logits are off by half their size (Paddle 2.6.2, a PTQ model of the sample
         # data), where the scales computed in float32 give ONNX Runtime's to three digits.
         config.enable_mkldnn()
+        if precision_mode == "bf16":
+            config.enable_mkldnn_bfloat16()
 
     if backend == "paddle":
         choose_backend(backend, False)
+        if calibration_batches is not None:
+            raise UsageError("--backend paddle takes the INT8 model that compress_*.py wrote: leave --calibration out")
         return PaddleModel(model_dir, precision_mode, use_cpu)
     path = os.path.join(model_dir, "model.onnx")
     if not os.path.isfile(path) and backend == "auto" and "paddle" in installed_backends():
         return PaddleModel(model_dir, precision_mode, use_cpu)
     path, form = find_onnx(model_dir, precision_mode)
-    engine = choose_backend(backend, form == "dynamic" or (form is None and precision_mode == "int8"))
+    if calibration_batches is not None and form is not None:
+        raise UsageError(f"{path} is an INT8 model, with scales of its own: leave --calibration out")
     if precision_mode == "int8" and form is None:
-        path = quantize(path, cache_dir)
+        form = "dynamic" if calibration_batches is None else "static"
+        engine = choose_backend(backend, form == "dynamic")
+        path = quantize(path, cache_dir, calibration_batches)
+    else:
+        engine = choose_backend("openvino" if precision_mode == "bf16" else backend, form == "dynamic")
     if engine == "openvino" and os.path.getsize(path) >= LARGE:
         # No place to write to: it starts all the same, later.
         with contextlib.suppress(CacheError):
@@ -98,9 +112,22 @@ def open_model(model_dir, backend="auto", precision_mode="fp32", num_threads=Non
     def open_session(path):
         import onnx_session
 
-        return onnx_session.open_session(path, engine, num_threads)
+        return onnx_session.open_session(path, engine, num_threads, bf16=precision_mode == "bf16")
 
     return OnnxModel(path, engine, open_session)
+
+
+def check_bf16(backend):
+    """Raises PredictorError where bfloat16 would be no faster, or not to be had from a backend."""
+    import onnx_session
+
+    if backend == "onnxruntime":
+        raise UsageError("--precision_mode bf16: --backend onnxruntime has no kernels for it; openvino and paddle do")
+    if not onnx_session.has_bf16():
+        raise PredictorError(
+            f"--precision_mode bf16: this processor ({onnx_session.processor()}) has no bfloat16 instructions "
+            "(AVX512_BF16 or AMX); take int8 or fp32"
+        )
 
 
 def find_onnx(model_dir, precision_mode):

@@ -4,6 +4,8 @@ Tokenizing and reading answers (ernie_tasks.py) and running the model (ernie_bac
 so that a server can put them into separate processes. No Paddle is needed where a model runs through ONNX Runtime.
 """
 
+import itertools
+
 from ernie_backends import open_model
 from ernie_tasks import ARCHITECTURES, PredictorError, UsageError, load_task
 
@@ -13,6 +15,7 @@ __all__ = ["ARCHITECTURES", "ErniePredictor", "PredictorError", "UsageError"]
 # longer. Bounded in characters too, since a million characters take about half a gigabyte while they are tokenized.
 CHUNK_BATCHES = 32
 CHUNK_CHARACTERS = 2**20
+CALIBRATION_TEXTS = 512
 
 
 class ErniePredictor:
@@ -23,13 +26,16 @@ class ErniePredictor:
         task_name: "seq_cls", "token_cls" or "qa"; left out, told from the folder's config.json.
         backend: "onnxruntime", "openvino" or "paddle", on a GPU "tensorrt", "cuda" or "paddle", or "auto": the
             fastest that is installed.
-        precision_mode: "fp32", "int8", on a GPU also "fp16"; int8 takes the folder's INT8 model, else, on the CPU,
-            quantizes the FP32 one, once.
+        precision_mode: "fp32", "int8", on the CPU also "bf16", on a GPU "fp16"; int8 takes the folder's INT8 model,
+            else, on the CPU, quantizes the FP32 one, once.
         num_threads: for the model and for tokenizing; left out, the cores that this process may use.
         batch_size: texts (windows of contexts) that run at once.
         max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
         cache_dir: where models are kept that are made here, quantized, for a GPU, or to start faster; left out,
             beside model.onnx, or in the user's cache where the folder is read-only.
+        calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
+            of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. Left out,
+            they are measured in every batch that runs, which is slower.
         device: "cpu", "gpu", "xpu" or "npu".
         device_id: which of several GPUs, XPUs or NPUs.
 
@@ -51,6 +57,7 @@ class ErniePredictor:
         batch_size=32,
         max_seq_length=None,
         cache_dir=None,
+        calibration=None,
         device="cpu",
         device_id=0,
     ):
@@ -59,8 +66,11 @@ class ErniePredictor:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.batch_size = batch_size
         self.task = load_task(model_dir, task_name, max_seq_length, num_threads)
+        if calibration is not None and (precision_mode, device) != ("int8", "cpu"):
+            raise UsageError("--calibration is for --precision_mode int8 on the CPU")
         if device == "cpu":
-            self.model = open_model(model_dir, backend, precision_mode, num_threads, cache_dir)
+            batches = None if calibration is None else self._calibration_batches(calibration)
+            self.model = open_model(model_dir, backend, precision_mode, num_threads, cache_dir, batches)
         else:
             import gpu_backends
 
@@ -76,6 +86,14 @@ class ErniePredictor:
                 cache_dir,
             )
         self._check_outputs(model_dir)
+
+    def _calibration_batches(self, calibration):
+        items = calibration(self.task) if callable(calibration) else calibration
+        pairs = list(itertools.islice(self._checked(items), CALIBRATION_TEXTS))
+        if not pairs:
+            raise PredictorError("--calibration: there are no texts")
+        features, _ = self.task.tokenize(pairs)
+        return [self.task.tokenizer.pad([features[i] for i in rows]) for rows in self._batches(features)]
 
     def _check_outputs(self, model_dir):
         """Raises PredictorError where the model is not of the task and labels that config.json says."""
@@ -157,11 +175,15 @@ class ErniePredictor:
         Returns:
             For each feature, in order, a tuple of the model's outputs.
         """
-        order = sorted(range(len(features)), key=lambda i: -len(features[i][0]))
         logits = [None] * len(features)
-        for begin in range(0, len(order), self.batch_size):
-            rows = order[begin : begin + self.batch_size]
+        for rows in self._batches(features):
             outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
             for i, *arrays in zip(rows, *outputs):
                 logits[i] = tuple(arrays)
         return logits
+
+    def _batches(self, features):
+        """Yields the indices of features of like lengths, the longest first, which need the most memory."""
+        order = sorted(range(len(features)), key=lambda i: -len(features[i][0]))
+        for begin in range(0, len(order), self.batch_size):
+            yield order[begin : begin + self.batch_size]

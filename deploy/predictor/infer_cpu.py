@@ -11,7 +11,7 @@ answer a line. README.md says what stands in them.
 import sys
 
 try:
-    from commandline import answer, new_parser, parse, run
+    from commandline import answer, new_parser, open_input, parse, read_items, run
 except ImportError as e:
     sys.exit(f"infer_cpu.py: error: {e}; pip install -r requirements_cpu.txt")
 from ernie_backends import BACKENDS, PRECISIONS
@@ -21,10 +21,31 @@ def main():
     parser = new_parser(__doc__)
     add = parser.add_argument
     add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest that is installed")
-    add("--precision_mode", choices=PRECISIONS, default="fp32", help="int8: the folder's INT8 model, or else its FP32 "
-        "one quantized, once (default: fp32)")  # fmt: skip
+    add(
+        "--precision_mode",
+        choices=PRECISIONS,
+        default="fp32",
+        help="fp32 (default); bf16: the FP32 model in bfloat16, where the processor has it; int8: the folder's INT8 "
+        "model, or else its FP32 one quantized",
+    )
+    add(
+        "--calibration",
+        metavar="FILE",
+        help="typical texts, as --input takes them: some hundreds tell the scales of an FP32 model that becomes INT8, "
+        "which makes it faster",
+    )
     args = parse(parser)
-    answer(args, backend=args.backend, precision_mode=args.precision_mode)
+    with open_input("--calibration", args.calibration) as texts:
+
+        def calibration(task):
+            return read_items(texts, args.calibration, task, args.on_error)
+
+        answer(
+            args,
+            backend=args.backend,
+            precision_mode=args.precision_mode,
+            calibration=calibration if texts else None,
+        )
 
 
 if __name__ == "__main__":

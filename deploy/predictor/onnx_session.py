@@ -1,6 +1,7 @@
 """ONNX Runtime sessions: which engines are installed, how each is opened, and what they run on."""
 
 import importlib.metadata
+import json
 import platform
 import re
 
@@ -16,12 +17,13 @@ def installed_engines():
     return [name for name, provider in CPU_ENGINES.items() if provider in available]
 
 
-def open_session(onnx_file, engine, num_threads):
+def open_session(onnx_file, engine, num_threads, bf16=False):
     """Opens an ONNX file.
 
     Args:
         engine: "openvino" or "onnxruntime" (its default CPU execution provider).
         num_threads: threads for one call; as many as there are cores is the fastest.
+        bf16: compute the products of an FP32 model in bfloat16; OpenVINO's provider alone does that.
 
     Raises:
         RuntimeError: the engine is not installed or does not start; ONNX Runtime alone would silently take another.
@@ -34,6 +36,8 @@ def open_session(onnx_file, engine, num_threads):
         # OpenVINO fuses for itself, and better where ONNX Runtime has not fused before.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         provider_options = {"device_type": "CPU", "num_of_threads": str(num_threads)}
+        if bf16:
+            provider_options["load_config"] = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})
     else:
         options.intra_op_num_threads = num_threads
         # Without VNNI instructions its products of uint8 and int8 are summed in 16 bits, in pairs, and overflow: a
@@ -45,6 +49,15 @@ def open_session(onnx_file, engine, num_threads):
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} can't start {provider} for {onnx_file}")
     return session
+
+
+def has_bf16():
+    """Whether the processor has instructions for bfloat16; True where that can't be told."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", f.read()) is not None
+    except OSError:
+        return True
 
 
 def processor():
