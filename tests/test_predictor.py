@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
 
@@ -17,6 +18,7 @@ import ernie_backends
 from derived_models import quantized_form
 from ernie_backends import installed_backends
 from ernie_predictor import ErniePredictor, PredictorError
+from onnx_session import has_bf16
 
 TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 BACKENDS = installed_backends()
@@ -213,11 +215,85 @@ def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_
     features, _ = fp32.task.tokenize(pairs)
     for (a,), (b,) in zip(fp32.run(features), int8.run(features)):
         assert 0 < abs(a - b).max() < 0.1 * max(abs(a).max(), 1)
-    # Another place, and a model that has changed: each its own file.
-    elsewhere = ErniePredictor(model, precision_mode="int8", cache_dir=str(tmp_path / "cache")).model.path
-    assert os.path.dirname(elsewhere) == str(tmp_path / "cache")
+    # Another place has its own file. That of a model that has changed goes, those of other models stay.
+    cache = tmp_path / "cache"
+    shutil.copytree(folder, tmp_path / "other")
+    for source in (model, tmp_path / "other"):
+        made = ErniePredictor(source, precision_mode="int8", cache_dir=str(cache)).model.path
+        assert os.path.dirname(made) == str(cache)
     os.utime(model / "model.onnx", ns=(0, 0))
-    assert ErniePredictor(model, precision_mode="int8").model.path != str(model / name)
+    for cache_dir, number in ((model, 1), (cache, 2)):
+        before = set(os.listdir(cache_dir))
+        made = ErniePredictor(model, precision_mode="int8", cache_dir=str(cache) if cache_dir == cache else None)
+        after = set(os.listdir(cache_dir))
+        assert after - before == {os.path.basename(made.model.path)} and len(before - after) == 1
+        assert len([name for name in after if "int8" in name]) == number
+
+
+def logits_of(predictor, inputs):
+    """[features, ...]: the logits of classes."""
+    features, _ = predictor.task.tokenize([predictor.task.check(text) for text in inputs])
+    return np.array([outputs[0] for outputs in predictor.run(features)])
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "paddle"])
+def test_calibration_makes_a_static_int8_model(backend, exported, tmp_path):
+    """Once for the same texts, with scales of its own, in the form that both engines compute fast."""
+    folder, inputs, _ = exported("afqmc")
+    arguments = {"precision_mode": "int8", "backend": backend, "cache_dir": str(tmp_path)}
+    predictor = ErniePredictor(folder, calibration=inputs[:40], **arguments)
+    assert quantized_form(predictor.model.path) == "static"
+    assert ErniePredictor(folder, calibration=iter(inputs[:40]), **arguments).model.path == predictor.model.path
+    other = ErniePredictor(folder, calibration=[{"text": "另一个"}], **arguments)
+    assert other.model.path != predictor.model.path
+    assert set(os.listdir(tmp_path)) == {os.path.basename(p.model.path) for p in (predictor, other)}
+    # All products are quantized.
+    graph = onnx.load(predictor.model.path).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert len(products) > 10
+    assert {makers.get(name) for node in products for name in node.input} == {"DequantizeLinear"}
+    expected = logits_of(ErniePredictor(folder, backend=backend), inputs)
+    error = np.abs(logits_of(predictor, inputs) - expected).max()
+    assert 0 < error < 0.1 * np.abs(expected).max()
+
+
+def test_calibration_on_the_command_line(exported, tmp_path):
+    folder, inputs, _ = exported("tnews")
+    (tmp_path / "typical.txt").write_text("\n".join(inputs[:50]), encoding="utf-8")
+    arguments = ["--model_path", folder, "--precision_mode", "int8", "--cache_dir", tmp_path / "cache"]
+    done = infer(*arguments, "--calibration", "typical.txt", cwd=tmp_path)
+    assert (done.returncode, done.stdout.count(b" -> "), done.stderr) == (0, 2, b"")
+    (made,) = os.listdir(tmp_path / "cache")
+    assert quantized_form(tmp_path / "cache" / made) == "static"
+    (tmp_path / "broken.txt").write_bytes(BROKEN)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    arguments.append("--calibration")
+    fails(infer(*arguments, "broken.txt", cwd=tmp_path), 1, "broken.txt line 2: empty")
+    fails(infer(*arguments, "none.txt", cwd=tmp_path), 1, "--calibration none.txt: No such file")
+    fails(infer(*arguments, "empty.txt", cwd=tmp_path), 1, "--calibration: there are no texts")
+    arguments = ["--model_path", folder, "--calibration", "typical.txt"]
+    fails(infer(*arguments, cwd=tmp_path), 2, "--calibration is for --precision_mode int8")
+    int8 = tmp_path / "int8"
+    shutil.copytree(folder, int8)
+    shutil.copy(tmp_path / "cache" / made, int8 / "model.onnx")
+    with pytest.raises(PredictorError, match="with scales of its own: leave --calibration out"):
+        ErniePredictor(int8, precision_mode="int8", calibration=inputs[:5])
+
+
+def test_bf16_where_the_processor_has_it(exported):
+    folder, inputs, _ = exported("afqmc")
+    with pytest.raises(PredictorError, match="--backend onnxruntime has no kernels for it"):
+        ErniePredictor(folder, precision_mode="bf16", backend="onnxruntime")
+    if not has_bf16():
+        with pytest.raises(PredictorError, match="has no bfloat16 instructions"):
+            ErniePredictor(folder, precision_mode="bf16")
+        pytest.skip("this processor has no bfloat16")
+    expected = logits_of(ErniePredictor(folder), inputs)
+    for backend in set(BACKENDS) - {"onnxruntime"}:
+        predictor = ErniePredictor(folder, precision_mode="bf16", backend=backend)
+        assert predictor.model.backend == backend
+        assert 1e-5 < np.abs(logits_of(predictor, inputs) - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_weights_are_set_apart_for_openvino(exported, tmp_path, monkeypatch):
@@ -252,13 +328,9 @@ def test_a_compressed_folder_answers_in_int8(exported, tmp_path):
     call("compress_seq_cls", *arguments_for("tnews", folder.parent, tmp_path, *more))
     (model,) = (path.parent for path in tmp_path.rglob("int8.pdmodel"))
 
-    def logits(predictor):
-        features, _ = predictor.task.tokenize([predictor.task.check(text) for text in inputs])
-        return np.array([outputs[0] for outputs in predictor.run(features)])
-
-    expected = logits(ErniePredictor(folder))
+    expected = logits_of(ErniePredictor(folder), inputs)
     for backend in BACKENDS:
-        found = logits(ErniePredictor(model, backend=backend, precision_mode="int8"))
+        found = logits_of(ErniePredictor(model, backend=backend, precision_mode="int8"), inputs)
         assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
     with pytest.raises(PredictorError, match="is an INT8 model: add --precision_mode int8"):
         ErniePredictor(model)
