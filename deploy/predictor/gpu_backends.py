@@ -284,11 +284,9 @@ def open_session(path, backend, options, num_threads=None):
             str(path), session_options, providers=providers, provider_options=options, enable_fallback=0
         )
     except Exception as e:
-        # Its messages begin with names of C++.
-        reason = re.search(
-            r"(CUDA|CUDNN|CUBLAS) failure [^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*",
-            str(e),
-        )
+        # What it says stands behind long names of C++.
+        known = r"\w+ failure \d+:[^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*"
+        reason = re.search(known, str(e))
         if reason is None:
             raise
         raise PredictorError(f"--backend {backend} can't start: {' '.join(reason[0].split())[:300]}") from e
