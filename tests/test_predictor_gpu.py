@@ -267,7 +267,7 @@ def test_without_a_driver():
 def test_without_tensorrt():
     if importlib.util.find_spec("tensorrt_libs"):
         pytest.skip("TensorRT is installed")
-    with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*or take --backend cuda"):
+    with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*; or take --backend cuda"):
         gpu_backends.load_tensorrt()
 
 
