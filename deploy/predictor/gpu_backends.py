@@ -226,8 +226,8 @@ def provider_options(backend, device_id, precision_mode, batch_size, lengths, en
     cuda = {
         "device_id": str(device_id),
         "use_tf32": "0",
-        # ONNX Runtime fuses a layer normalization with the sum before it; in float16 that node sums squares in
-        # float16, if it is not told otherwise.
+        # Where ONNX Runtime fuses a layer normalization with the sum before it, that node sums squares in float16 if it
+        # is not told otherwise (microsoft/onnxruntime#29034).
         "enable_skip_layer_norm_strict_mode": "1",
     }
     if backend == "cuda":
