@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+PREDICTOR = ROOT / "deploy" / "predictor"
+sys.path[:0] = [str(ROOT), str(PREDICTOR)]
 os.environ.setdefault("PADDLENLP_DEFAULT_LOG_LEVEL", "INFO")
 
 import workarounds  # noqa: F401  before Paddle, whatever a test imports first
@@ -82,6 +84,35 @@ def tiny_fine_tuned(tmp_path_factory, tiny_model):
     return make
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, sample_model):
+    """A function of a data set: (its exported folder, what the predictor is given, what --do_predict answered).
+
+    The model has learnt nothing, and so gives several labels, broken entities and spans of any length: more to
+    compare than a model of a few steps, which says "O" to everything.
+    """
+
+    @functools.cache
+    def make(dataset):
+        folder = tmp_path_factory.mktemp(f"exported_{dataset}")
+        more = ["--do_train", "--do_predict", "--do_export", "--max_steps", 1, "--learning_rate", 1e-6]
+        call(SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments_for(dataset, sample_model, folder, *more))
+        results = read(folder / dataset / "test_results.json")
+        return folder / dataset / "export", inputs_of(dataset, results), [answer_of(r) for r in results]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quantized(exported, tmp_path_factory):
+    """A folder with tnews's exported model in INT8, as compress_seq_cls.py writes it."""
+    folder = tmp_path_factory.mktemp("quantized")
+    more = ["--strategy", "ptq", "--algo_list", "mse", "--batch_size_list", 4]
+    call("compress_seq_cls", *arguments_for("tnews", exported("tnews")[0].parent, folder, *more))
+    (model,) = (path.parent for path in folder.rglob("int8.pdmodel"))
+    return model
+
+
 def call(script, *arguments):
     """Runs a script's main() in this process, as `python script.py arguments` does."""
     import utils
@@ -112,3 +143,38 @@ def arguments_for(dataset, model, output_dir, *more, data_dir=SAMPLE_DATA):
         *("--model_name_or_path", model, "--dataset", dataset, "--data_dir", data_dir, "--output_dir", output_dir),
         *("--config", ROOT / "examples" / "quickstart.yml", *more),
     ]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def inputs_of(dataset, results):
+    if dataset == "cmrc2018":
+        articles = read(SAMPLE_DATA / "cmrc2018" / "test.json")["data"]
+        return [(qa["question"], p["context"]) for a in articles for p in a["paragraphs"] for qa in p["qas"]]
+    return [(r["text"], r["text_pair"]) if "text_pair" in r else r["text"] for r in results]
+
+
+def answer_of(result):
+    """A row of test_results.json as the predictor answers."""
+    if "entities" in result:
+        return result["entities"]
+    return {key: value for key, value in result.items() if key not in ("id", "text", "text_pair", "question")}
+
+
+def assert_same(found, expected, tolerance=1e-3):
+    """Equal but for confidences, which agree to a tolerance."""
+    assert type(found) is type(expected)
+    if isinstance(expected, list):
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            assert_same(a, b, tolerance)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_same(found[key], value, tolerance)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=tolerance)
+    else:
+        assert found == expected

@@ -1,20 +1,16 @@
 """The predictor against --do_predict, on models that run_*.py and compress_*.py wrote, through every backend here."""
 
-import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import ernie_backends
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
-
-PREDICTOR = ROOT / "deploy" / "predictor"
-sys.path.insert(0, str(PREDICTOR))
-import ernie_backends
+from conftest import PREDICTOR, ROOT, arguments_for, assert_same, call, read
 from derived_models import quantized_form
 from ernie_backends import installed_backends
 from ernie_predictor import ErniePredictor, PredictorError
@@ -22,60 +18,6 @@ from onnx_session import has_bf16
 
 TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 BACKENDS = installed_backends()
-
-
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, sample_model):
-    """A function of a data set: (its exported folder, what the predictor is given, what --do_predict answered).
-
-    The model has learnt nothing, and so gives several labels, broken entities and spans of any length: more to
-    compare than a model of a few steps, which says "O" to everything.
-    """
-
-    @functools.cache
-    def make(dataset):
-        folder = tmp_path_factory.mktemp(f"exported_{dataset}")
-        more = ["--do_train", "--do_predict", "--do_export", "--max_steps", 1, "--learning_rate", 1e-6]
-        call(SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments_for(dataset, sample_model, folder, *more))
-        results = read(folder / dataset / "test_results.json")
-        return folder / dataset / "export", inputs_of(dataset, results), [answer_of(r) for r in results]
-
-    return make
-
-
-def inputs_of(dataset, results):
-    if dataset == "cmrc2018":
-        articles = read(SAMPLE_DATA / "cmrc2018" / "test.json")["data"]
-        return [(qa["question"], p["context"]) for a in articles for p in a["paragraphs"] for qa in p["qas"]]
-    return [(r["text"], r["text_pair"]) if "text_pair" in r else r["text"] for r in results]
-
-
-def answer_of(result):
-    """A row of test_results.json as the predictor answers."""
-    if "entities" in result:
-        return result["entities"]
-    return {key: value for key, value in result.items() if key not in ("id", "text", "text_pair", "question")}
-
-
-def assert_same(found, expected):
-    """Equal but for confidences, which agree to 1e-3."""
-    assert type(found) is type(expected)
-    if isinstance(expected, list):
-        assert len(found) == len(expected)
-        for a, b in zip(found, expected):
-            assert_same(a, b)
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_same(found[key], value)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-3)
-    else:
-        assert found == expected
 
 
 def infer(*arguments, cwd=ROOT, text=None, folder=PREDICTOR):
@@ -322,11 +264,8 @@ def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):
         ErniePredictor(folder, precision_mode="int8", cache_dir=cache_dir)
 
 
-def test_a_compressed_folder_answers_in_int8(exported, tmp_path):
-    folder, inputs, _ = exported("tnews")
-    more = ["--strategy", "ptq", "--algo_list", "mse", "--batch_size_list", 4]
-    call("compress_seq_cls", *arguments_for("tnews", folder.parent, tmp_path, *more))
-    (model,) = (path.parent for path in tmp_path.rglob("int8.pdmodel"))
+def test_a_compressed_folder_answers_in_int8(exported, quantized):
+    (folder, inputs, _), model = exported("tnews"), quantized
 
     expected = logits_of(ErniePredictor(folder), inputs)
     for backend in BACKENDS:

@@ -15,6 +15,7 @@ import sys
 from derived_models import CacheError, derived_folder
 from ernie_backends import OnnxModel, PaddleModel, find_onnx
 from ernie_tasks import PredictorError, UsageError
+from ernie_tokenizer import usable_cores
 from gpu_models import prepare
 
 DEVICES = ("gpu", "xpu", "npu")
@@ -51,7 +52,7 @@ def open_model(
         backend: one of BACKENDS, or "auto": TensorRT where it is installed, else CUDA, else Paddle.
         precision_mode: "fp32"; "fp16", made of the folder's FP32 model; "int8", the folder's calibrated INT8 model.
         batch_size, lengths: texts of a batch at most, and tokens of a text (usual, longest): TensorRT builds for them.
-        num_threads: of the few nodes that stay on the processor; left out, ONNX Runtime's own choice.
+        num_threads: for the few nodes that stay on the processor; left out, the cores that this process may use.
         cache_dir: where models made here and TensorRT's engines are kept; left out, beside model.onnx, or in the
             user's cache where the folder is read-only.
 
@@ -73,6 +74,11 @@ def open_model(
         raise UsageError(f"--backend {backend} runs on --device gpu alone; {device} runs through --backend paddle")
     if backend == "cuda" and precision_mode == "int8":
         raise UsageError("--backend cuda has no INT8 products: take --backend tensorrt, or --precision_mode fp16")
+    if device == "gpu" and precision_mode == "fp32":
+        # Else products of float32 are computed in TF32 from Ampere on, which has no more digits than float16:
+        # confidences would not agree to 1e-3. Read by cuBLAS and TensorRT when they start; neither TensorRT's
+        # provider nor Paddle has an option for it.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if device != "gpu" or backend == "paddle":
         return open_paddle(model_dir, device, device_id, precision_mode)
     path, form = find_onnx(model_dir, precision_mode)
@@ -81,10 +87,6 @@ def open_model(
             f"{path} is no calibrated INT8 model, and TensorRT takes no other; compress_*.py writes one (what "
             "infer_cpu.py quantizes by itself is for the CPU)"
         )
-    if precision_mode == "fp32":
-        # Else products of float32 are rounded to TF32's 10 bits from Ampere on, and confidences move by more than
-        # 1e-3. Read by cuBLAS and TensorRT when they start; TensorRT's provider has no option for it.
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     backend = choose_backend(backend, precision_mode)
     if backend == "paddle":
         return open_paddle(model_dir, device, device_id, precision_mode)
@@ -99,6 +101,7 @@ def open_model(
             kind = f"tensorrt-{precision_mode}-{batch_size}x{lengths[1]}"
             engines = derived_folder(path, kind, cache_dir)
     options = provider_options(backend, device_id, precision_mode, batch_size, lengths, engines)
+    num_threads = num_threads or usable_cores()
     return OnnxModel(path, backend, lambda path: open_session(path, backend, options, num_threads))
 
 
@@ -117,13 +120,12 @@ def choose_backend(backend, precision_mode):
             f"installed here: {installed_packages()}. {replace_onnxruntime()}{INSTALL}"
         )
     if backend == "auto":
-        if precision_mode == "int8":
-            return "tensorrt"
-        try:
-            load_tensorrt()
-        except PredictorError:
-            return "cuda"
-        backend = "tensorrt" if PROVIDERS["tensorrt"][0] in providers else "cuda"
+        backend = "tensorrt"
+        if precision_mode != "int8":
+            try:
+                load_tensorrt()
+            except PredictorError:
+                backend = "cuda"
     if PROVIDERS[backend][0] not in providers:
         raise PredictorError(f"this build of ONNX Runtime ({installed_packages()}) has no {PROVIDERS[backend][0]}")
     return backend
@@ -206,7 +208,8 @@ def load_tensorrt():
             ctypes.CDLL(path if os.path.exists(path) else name, mode=ctypes.RTLD_GLOBAL)
         except OSError as e:
             raise PredictorError(
-                f"--backend tensorrt needs TensorRT 10 ({e}): {INSTALL_TENSORRT}, or take --backend cuda"
+                f"--backend tensorrt needs TensorRT 10 ({e}): {INSTALL_TENSORRT}; or take --backend cuda, which runs "
+                "fp32 and fp16"
             ) from None
 
 
@@ -223,8 +226,8 @@ def provider_options(backend, device_id, precision_mode, batch_size, lengths, en
     cuda = {
         "device_id": str(device_id),
         "use_tf32": "0",
-        # ONNX Runtime fuses a layer normalization with the sum before it; in float16 that node sums squares in
-        # float16, if it is not told otherwise.
+        # Where ONNX Runtime fuses a layer normalization with the sum before it, that node sums squares in float16 if it
+        # is not told otherwise (microsoft/onnxruntime#29034).
         "enable_skip_layer_norm_strict_mode": "1",
     }
     if backend == "cuda":
@@ -254,7 +257,7 @@ def provider_options(backend, device_id, precision_mode, batch_size, lengths, en
     return [tensorrt, cuda]
 
 
-def open_session(path, backend, options, num_threads=None):
+def open_session(path, backend, options, num_threads=1):
     """Opens an ONNX file on a GPU.
 
     `session.disable_cpu_ep_fallback` is of no use here: it also forbids the few nodes that compute shapes, which CUDA's
@@ -274,8 +277,7 @@ def open_session(path, backend, options, num_threads=None):
             onnxruntime.preload_dlls()
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 3  # errors
-    if num_threads:
-        session_options.intra_op_num_threads = num_threads
+    session_options.intra_op_num_threads = num_threads
     providers = PROVIDERS[backend]
     onnxruntime.set_default_logger_severity(4)  # what goes wrong is said below, in one line
     try:
@@ -284,11 +286,9 @@ def open_session(path, backend, options, num_threads=None):
             str(path), session_options, providers=providers, provider_options=options, enable_fallback=0
         )
     except Exception as e:
-        # Its messages begin with names of C++.
-        reason = re.search(
-            r"(CUDA|CUDNN|CUBLAS) failure [^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*",
-            str(e),
-        )
+        # What it says stands behind long names of C++.
+        known = r"\w+ failure \d+:[^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*"
+        reason = re.search(known, str(e))
         if reason is None:
             raise
         raise PredictorError(f"--backend {backend} can't start: {' '.join(reason[0].split())[:300]}") from e

@@ -1,0 +1,300 @@
+"""The predictor on GPUs, as far as that goes without one.
+
+The files that a GPU would run are made and run on the CPU; what ONNX Runtime is told is checked against its own library
+where it is installed; and without a GPU each way to ask for one ends with a message, never on the CPU.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu_backends
+import gpu_models
+import numpy as np
+import onnx
+import pytest
+from conftest import PREDICTOR, assert_same
+from derived_models import CacheError, derived_folder
+from ernie_backends import OnnxModel
+from ernie_predictor import ErniePredictor, PredictorError, UsageError
+from onnx import numpy_helper
+from onnx_session import open_session
+
+from ernie.quantization import quantize_onnx
+
+TASKS = ["tnews", "msra_ner", "cmrc2018"]
+HAS_CUDA = "CUDAExecutionProvider" in gpu_backends.available_providers()
+
+
+def on_cpu(path):
+    return OnnxModel(str(path), "onnxruntime", lambda path: open_session(path, "onnxruntime", 2))
+
+
+def logits(predictor, inputs):
+    features, _ = predictor.task.tokenize([predictor.task.check(item) for item in inputs])
+    return np.concatenate([np.ravel(array) for outputs in predictor.run(features) for array in outputs])
+
+
+def predictor_of(folder, path):
+    """A predictor on the CPU that runs another file."""
+    predictor = ErniePredictor(folder, backend="onnxruntime", precision_mode="fp32")
+    predictor.model = on_cpu(path)
+    return predictor
+
+
+def op_types(path):
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+# ------------------------------------------------------------------------------------------- the files
+
+
+@pytest.mark.parametrize("dataset", TASKS)
+def test_float16_answers_as_float32(dataset, exported, tmp_path):
+    folder, inputs, expected = exported(dataset)
+    path = gpu_models.prepare(str(folder / "model.onnx"), "tensorrt", "fp16", str(tmp_path))
+    written = os.stat(path).st_mtime_ns
+    assert gpu_models.prepare(str(folder / "model.onnx"), "cuda", "fp16", str(tmp_path)) == path  # one for both, once
+    assert os.stat(path).st_mtime_ns == written and os.listdir(tmp_path) == [os.path.basename(path)]
+    assert os.path.getsize(path) < 0.55 * (folder / "model.onnx").stat().st_size
+
+    float32, float16 = ErniePredictor(folder, backend="onnxruntime"), predictor_of(folder, path)
+    types = [value.type for value in float16.model.session.get_inputs() + float16.model.session.get_outputs()]
+    assert types == ["tensor(int64)"] * 2 + ["tensor(float)"] * len(float32.model.widths)
+    a, b = logits(float32, inputs[:50]), logits(float16, inputs[:50])
+    assert 0 < np.abs(a - b).max() < 0.005 * max(np.abs(a).max(), 1)
+    # The model has learnt nothing, so there are ties, where either answer is right: one in fifty at most.
+    found, differ = float16.predict(inputs), []
+    for answer, other in zip(found, expected):
+        if dataset == "cmrc2018":
+            answer, other = answer["answer"], other["answer"]
+        try:
+            assert_same(answer, other, tolerance=0.01)
+        except AssertionError:
+            differ.append((answer, other))
+    assert len(differ) <= 0.02 * len(expected), differ
+
+
+def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
+    """Layer normalization: one node, whose sums the standard asks for in float32 (stash_type 1)."""
+    folder, _, _ = exported("tnews")
+    model = onnx.load(gpu_models.prepare(str(folder / "model.onnx"), "cuda", "fp16", str(tmp_path)))
+    onnx.checker.check_model(model, full_check=True)
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert len(norms) == 2 * 2 + 1  # two layers, and the embeddings
+    for node in norms:
+        assert {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}["stash_type"] == 1
+    assert not {"Pow", "ReduceMean", "Sqrt"} & {node.op_type for node in model.graph.node}
+    assert {node.domain for node in model.graph.node} == {""}  # nothing that ONNX Runtime alone knows
+    large = [t for t in model.graph.initializer if np.prod(t.dims) > 1000]
+    assert {t.data_type for t in large} == {onnx.TensorProto.FLOAT16}
+
+
+def test_layer_norms_of_another_form_are_refused(exported, tmp_path):
+    folder, _, _ = exported("tnews")
+    model = onnx.load(folder / "model.onnx")
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean":
+            node.op_type = "ReduceSum"
+            node.input.append("axes")
+            del node.attribute[:]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "axes"))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(PredictorError, match="layer normalizations of no known form"):
+        gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", "fp16")
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_tensorrt_is_spared_what_it_does_not_know(exported, tmp_path):
+    """Positions are the same without CumSum, at every shape; CUDA runs the file as it is."""
+    folder, _, _ = exported("tnews")
+    source = str(folder / "model.onnx")
+    assert gpu_models.prepare(source, "cuda", "fp32", str(tmp_path)) == source
+    path = gpu_models.prepare(source, "tensorrt", "fp32", str(tmp_path))
+    assert {"CumSum", "ConstantOfShape"} <= op_types(source) and not {"CumSum", "ConstantOfShape"} & op_types(path)
+    before, after = on_cpu(source), on_cpu(path)
+    for shape in ((1, 1), (1, 2), (3, 17), (2, 128)):
+        batch = {name: np.ones(shape, np.int64) for name in ("input_ids", "token_type_ids")}
+        batch["input_ids"] += np.arange(shape[1])
+        batch["token_type_ids"][:, : shape[1] // 2] = 0
+        for a, b in zip(before(batch), after(batch)):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
+def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
+    """The folders of --strategy embeddings."""
+    folder, inputs, _ = exported("tnews")
+    quantize_onnx(str(folder / "model.onnx"), str(tmp_path / "model.onnx"), None, quantize_tables=True)
+    assert "DequantizeLinear" in op_types(tmp_path / "model.onnx")
+    path = gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", precision_mode)
+    assert "DequantizeLinear" not in op_types(path)
+    a, b = (logits(predictor_of(folder, p), inputs[:50]) for p in (tmp_path / "model.onnx", path))
+    assert np.abs(a - b).max() < (1e-5 if precision_mode == "fp32" else 0.005)
+
+
+def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
+    folder, inputs, _ = exported("tnews")
+    path = gpu_models.prepare(str(quantized / "model.onnx"), "tensorrt", "int8", str(tmp_path))
+    model = onnx.load(path)
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    zero_points = [
+        tensors[node.input[2]] for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    ]
+    assert len(zero_points) > 40 and all(zero.dtype == np.int8 and not zero.any() for zero in zero_points)
+    float32, original, symmetric = (
+        logits(predictor_of(folder, p), inputs) for p in (folder / "model.onnx", quantized / "model.onnx", path)
+    )
+    lost = np.abs(original - float32)
+    assert np.abs(symmetric - original).mean() < 0.5 * lost.mean()
+    assert np.abs(symmetric - float32).max() < 1.5 * lost.max()
+
+
+# -------------------------------------------------------------------------------- what ONNX Runtime is told
+
+
+@pytest.mark.parametrize(("dataset", "usual"), [("tnews", 64), ("msra_ner", 64), ("cmrc2018", 160)])
+def test_profiles_are_of_the_task(dataset, usual, exported):
+    folder, inputs, _ = exported(dataset)
+    task = ErniePredictor(folder, backend="onnxruntime").task
+    longest = task.max_seq_length
+    assert task.usual_length == usual <= longest
+    assert max(len(ids) for ids, _ in task.tokenize([task.check(item) for item in inputs])[0]) <= longest
+    lengths = (task.usual_length, longest)
+    tensorrt, cuda = gpu_backends.provider_options("tensorrt", 1, "fp16", 8, lengths, "/cache")
+    shapes = {key: value for key, value in tensorrt.items() if "shapes" in key}
+    assert shapes == {
+        "trt_profile_min_shapes": "input_ids:1x1,token_type_ids:1x1",
+        "trt_profile_opt_shapes": f"input_ids:8x{usual},token_type_ids:8x{usual}",
+        "trt_profile_max_shapes": f"input_ids:8x{longest},token_type_ids:8x{longest}",
+    }
+    assert tensorrt["device_id"] == cuda["device_id"] == "1" and tensorrt["trt_engine_cache_path"] == "/cache"
+
+
+@pytest.mark.parametrize(("precision_mode", "enabled"), [("fp32", ""), ("fp16", "fp16"), ("int8", "fp16 int8")])
+def test_precisions_are_enabled(precision_mode, enabled):
+    tensorrt, _ = gpu_backends.provider_options("tensorrt", 0, precision_mode, 1, (8, 8), None)
+    assert [name for name in ("fp16", "int8") if tensorrt[f"trt_{name}_enable"] == "True"] == enabled.split()
+    assert not [key for key in tensorrt if "cache" in key]
+
+
+def test_options_are_known_to_onnxruntime():
+    """Each key stands in the libraries that read it; ONNX Runtime refuses others."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("onnxruntime-gpu is not installed")
+    import onnxruntime
+
+    capi = Path(onnxruntime.__file__).parent / "capi"
+    libraries = [next(capi.glob(f"*onnxruntime_providers_{name}.*")).read_bytes() for name in ("tensorrt", "cuda")]
+    options = gpu_backends.provider_options("tensorrt", 0, "int8", 32, (64, 128), "/cache")
+    for library, keys in zip(libraries, options):
+        for key in keys:
+            assert b"\0" + key.encode() + b"\0" in library, key
+        assert b"trt_made_up" not in library
+
+
+def test_engines_have_a_place_of_their_own(exported, tmp_path):
+    """By model, and nowhere where nothing can be written."""
+    path = str(exported("tnews")[0] / "model.onnx")
+    place = derived_folder(path, "tensorrt-fp16-32x128", str(tmp_path))
+    assert os.path.isdir(place) and derived_folder(path, "tensorrt-fp16-32x128", str(tmp_path)) == place
+    assert derived_folder(path, "tensorrt-fp32-32x128", str(tmp_path)) != place
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="name one with --cache_dir"):
+        derived_folder(path, "tensorrt-fp16-32x128", str(tmp_path / "file"))
+
+
+# --------------------------------------------------------------------------------------- what is missing
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"backend": "cuda", "precision_mode": "int8"}, UsageError, "has no INT8 products: take --backend tensorrt"),
+        ({"backend": "paddle", "precision_mode": "int8"}, UsageError, "INT8 on the CPU alone"),
+        ({"device": "xpu", "backend": "cuda"}, UsageError, "--backend cuda runs on --device gpu alone"),
+        ({"device": "xpu", "precision_mode": "fp16"}, UsageError, "none for --device xpu"),
+        ({"precision_mode": "int8"}, PredictorError, r"no calibrated INT8 model.*compress_\*\.py writes one"),
+        ({"device": "tpu"}, ValueError, "choose gpu, xpu, npu"),
+        ({"precision_mode": "bf16"}, ValueError, "choose fp32, fp16, int8"),
+    ],
+)
+def test_what_does_not_go_together(options, error, says, exported):
+    with pytest.raises(error, match=says):
+        ErniePredictor(exported("tnews")[0], **{"device": "gpu", **options})
+
+
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
+def test_an_int8_folder_is_no_float_model(precision_mode, quantized):
+    with pytest.raises(PredictorError, match="is an INT8 model: add --precision_mode int8"):
+        ErniePredictor(quantized, device="gpu", precision_mode=precision_mode)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="onnxruntime-gpu is installed")
+@pytest.mark.parametrize("backend", ["auto", "cuda", "tensorrt"])
+def test_without_onnxruntime_gpu(backend, exported):
+    with pytest.raises(PredictorError, match=r"needs the package onnxruntime-gpu; installed here: onnxruntime.* \d"):
+        ErniePredictor(exported("tnews")[0], device="gpu", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("device", "package"), [("gpu", "paddlepaddle-gpu"), ("xpu", "paddlepaddle-xpu"), ("npu", "paddle-custom-npu")]
+)
+def test_without_paddle_for_the_device(device, package, exported):
+    import paddle
+
+    if {"gpu": paddle.is_compiled_with_cuda(), "xpu": paddle.is_compiled_with_xpu(), "npu": False}[device]:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(PredictorError, match=f"--device {device} --backend paddle needs the package {package}"):
+        ErniePredictor(exported("tnews")[0], device=device, backend="paddle")
+
+
+def test_without_a_driver():
+    try:
+        gpu_backends.check_driver(0)
+    except PredictorError as e:
+        assert "no NVIDIA driver here" in str(e) or "finds no GPU" in str(e)
+    else:
+        with pytest.raises(UsageError, match="--device_id 1000: there are "):
+            gpu_backends.check_driver(1000)
+
+
+def test_without_tensorrt():
+    if importlib.util.find_spec("tensorrt_libs"):
+        pytest.skip("TensorRT is installed")
+    with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*; or take --backend cuda"):
+        gpu_backends.load_tensorrt()
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_session_is_never_the_cpu_s(backend, exported):
+    """ONNX Runtime, asked for a provider that can't start, gives a session on the CPU."""
+    try:
+        gpu_backends.check_driver(0)
+    except PredictorError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    options = gpu_backends.provider_options(backend, 0, "fp32", 1, (8, 8), None)
+    with pytest.raises(PredictorError, match=f"^--backend {backend}"):
+        gpu_backends.open_session(exported("tnews")[0] / "model.onnx", backend, options)
+
+
+def test_the_command_line_says_what_is_missing(exported, tmp_path):
+    try:
+        gpu_backends.check_driver(0)
+    except PredictorError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    command = [sys.executable, str(PREDICTOR / "infer_gpu.py"), "--model_path", str(exported("tnews")[0])]
+    for flags, status in (([], 1), (["--device_id", "-1"], 2)):
+        done = subprocess.run([*command, "--output", str(tmp_path / "out"), *flags], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert done.stderr.startswith("infer_gpu.py: error: ") and done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
