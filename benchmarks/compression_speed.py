@@ -87,6 +87,9 @@ def paddle_inference(folder, threads):
     config = inference.Config(os.path.join(folder, "model.pdmodel"), os.path.join(folder, "model.pdiparams"))
     config.disable_gpu()
     config.enable_mkldnn()
+    # Neither changes the speed; without them 32 texts of 512 tokens take more than 10 GB.
+    config.enable_memory_optim()
+    config.set_mkldnn_cache_capacity(2)
     config.set_cpu_math_library_num_threads(threads)
     config.disable_glog_info()
     predictor = inference.create_predictor(config)
