@@ -149,9 +149,9 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def inputs_of(dataset, results):
+def inputs_of(dataset, results, data_dir=SAMPLE_DATA):
     if dataset == "cmrc2018":
-        articles = read(SAMPLE_DATA / "cmrc2018" / "test.json")["data"]
+        articles = read(data_dir / "cmrc2018" / "test.json")["data"]
         return [(qa["question"], p["context"]) for a in articles for p in a["paragraphs"] for qa in p["qas"]]
     return [(r["text"], r["text_pair"]) if "text_pair" in r else r["text"] for r in results]
 

@@ -10,7 +10,7 @@ import ernie_backends
 import numpy as np
 import onnx
 import pytest
-from conftest import PREDICTOR, ROOT, arguments_for, assert_same, call, read
+from conftest import PREDICTOR, ROOT, SCRIPT_OF, answer_of, arguments_for, assert_same, call, inputs_of, read
 from derived_models import quantized_form
 from ernie_backends import installed_backends
 from ernie_predictor import ErniePredictor, PredictorError
@@ -58,6 +58,25 @@ def test_answers_are_those_of_do_predict(dataset, backend, exported):
     ]
     assert len(said) >= len(expected) and len(set(said)) > 1
     assert_same(predictor.predict(inputs), expected)
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner", "cmrc2018"])
+def test_answers_to_real_texts_are_those_of_do_predict(dataset, exported, real_data, tmp_path):
+    folder, _, _ = exported(dataset)
+    (tmp_path / "data" / dataset).mkdir(parents=True)
+    test_file = f"test.{'tsv' if dataset == 'msra_ner' else 'json'}"
+    content = (real_data / dataset / test_file).read_text(encoding="utf-8")
+    if dataset == "cmrc2018":  # contexts of many windows: some will do
+        articles = json.loads(content)
+        content = json.dumps({**articles, "data": articles["data"][:6]})
+    (tmp_path / "data" / dataset / test_file).write_text(content, encoding="utf-8")
+    more = arguments_for(dataset, folder.parent, tmp_path, "--do_predict", data_dir=tmp_path / "data")
+    call(SCRIPT_OF.get(dataset, "run_seq_cls"), *more)
+    results = read(tmp_path / dataset / "test_results.json")
+    inputs, expected = inputs_of(dataset, results, tmp_path / "data"), [answer_of(r) for r in results]
+    assert len(inputs) == len(expected) >= 20
+    for backend in BACKENDS:
+        assert_same(ErniePredictor(folder, backend=backend).predict(inputs), expected)
 
 
 @pytest.mark.parametrize("dataset", TASKS)
