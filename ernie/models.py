@@ -107,7 +107,7 @@ class PythonErnieTokenizer(ernie_tokenizer.ErnieTokenizer):
         super().__init__(dict(tokenizer.vocab.token_to_idx), backend="tokenizers")
         self.reference = tokenizer
 
-    def encode(self, texts):
+    def encode(self, texts, offsets=True):
         reference = self.reference
         # PaddleNLP's own offsets are of the normalized text; those of `tokenizers` are exact, and the pieces the same.
         offsets = [e.offsets for e in super().encode(texts)]

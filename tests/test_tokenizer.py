@@ -11,7 +11,14 @@ import pytest
 from conftest import REAL_DATA, ROOT, SAMPLE_DATA
 from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 
-from deploy.predictor.ernie_tokenizer import ErnieTokenizer, TokenizerError, longest_first
+from deploy.predictor.ernie_tokenizer import (
+    _PLAIN,
+    _SIMPLE,
+    EXTRA_SYMBOLS,
+    ErnieTokenizer,
+    TokenizerError,
+    longest_first,
+)
 
 VOCAB = ROOT / "examples" / "model" / "vocab.txt"
 
@@ -105,6 +112,23 @@ def test_every_character_gives_the_references_ids(backend):
     # A sign of the Hanunoo script, a non-spacing mark to Unicode 13 (Python 3.10, tokenizers) and none from 14 on.
     wrong = [name for name in wrong if name != "U+1734"]
     assert not wrong, f"{len(wrong)}: {wrong[:40]}"
+
+
+def test_simple_characters_are_no_symbols():
+    """A shorter way is taken for texts of these alone."""
+    simple = [char for char in map(chr, range(0x110000)) if _SIMPLE.fullmatch(char)]
+    assert 25_000 < len(simple) < 30_000
+    for char in simple:
+        assert _PLAIN.fullmatch(char) and char not in EXTRA_SYMBOLS
+        assert char.isascii() or unicodedata.category(char)[0] != "S"
+
+
+def test_without_offsets_the_ids_are_the_same(backend):
+    _, tokenizer = pair_for(VOCAB, backend)
+    texts = ["北京 Beijing，2024年", "今天4℃～10℃", "", "[MASK] 😀", "，。"]
+    encodings = tokenizer.encode(texts, offsets=False)
+    assert [e.ids for e in encodings] == [e.ids for e in tokenizer.encode(texts)]
+    assert {e.offsets for e in encodings} == {None}
 
 
 def test_special_tokens_white_space_and_nothing(backend):

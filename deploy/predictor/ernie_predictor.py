@@ -126,7 +126,7 @@ class ErniePredictor:
         Raises:
             PredictorError: an item is no text, or empty; the message says which one.
         """
-        return list(self.predict_stream(items))
+        return list(self._stream(items, self._largest_chunk()))
 
     def predict_stream(self, items):
         """As `predict`, but yields answers as they come; its memory does not grow with the number of items.
@@ -135,19 +135,24 @@ class ErniePredictor:
         CHUNK_BATCHES batches. With a batch size of 1 every item is answered before the next is read. Where an item
         raises, what stands before it is answered first.
         """
-        for chunk in self._chunks(items):
+        return self._stream(items, self.batch_size)
+
+    def _largest_chunk(self):
+        return CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
+
+    def _stream(self, items, first_chunk):
+        for chunk in self._chunks(items, first_chunk):
             yield from self._answer(chunk)
 
-    def _chunks(self, items):
-        largest = CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
-        limit, chunk, characters, error = self.batch_size, [], 0, None
+    def _chunks(self, items, limit):
+        chunk, characters, error = [], 0, None
         try:
             for pair in self._checked(items):
                 chunk.append(pair)
                 characters += len(pair[0]) + len(pair[1] or "")
                 if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
                     yield chunk
-                    limit, chunk, characters = min(2 * limit, largest), [], 0
+                    limit, chunk, characters = min(2 * limit, self._largest_chunk()), [], 0
         except PredictorError as e:
             error = e
         if chunk:

@@ -123,8 +123,8 @@ class SequenceClassification(Task):
     expected = 'a text, a pair of texts, or {"text": ..., "text_pair": ...}'
 
     def tokenize(self, pairs):
-        encodings = self.tokenizer.encode([text for text, _ in pairs])
-        seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None]))
+        encodings = self.tokenizer.encode([text for text, _ in pairs], offsets=False)
+        seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None], offsets=False))
         features = [
             self.tokenizer.build_inputs(
                 encoding.ids, None if second is None else next(seconds).ids, self.max_seq_length
@@ -188,7 +188,7 @@ class QuestionAnswering(Task):
         super()._check_text(name, text)
 
     def tokenize(self, pairs):
-        questions = self.tokenizer.encode([question for question, _ in pairs])
+        questions = self.tokenizer.encode([question for question, _ in pairs], offsets=False)
         # Many questions on one context: it is tokenized once.
         contexts = list(dict.fromkeys(context for _, context in pairs))
         encoded = dict(zip(contexts, self.tokenizer.encode(contexts)))
