@@ -85,7 +85,8 @@ def open_model(
         # data), where the scales computed in float32 give ONNX Runtime's to three digits.
         config.enable_mkldnn()
         # Shapes whose kernels it keeps: without a limit every further length of 32 texts takes up to 800 MB for good.
-        config.set_mkldnn_cache_capacity(2)
+        # A single text of another length takes longer for it.
+        config.set_mkldnn_cache_capacity(10)
         if precision_mode == "bf16":
             config.enable_mkldnn_bfloat16()
 
