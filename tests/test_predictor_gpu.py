@@ -271,27 +271,25 @@ def test_without_tensorrt():
         gpu_backends.load_tensorrt()
 
 
-@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
-def test_a_session_is_never_the_cpu_s(backend, exported):
-    """ONNX Runtime, asked for a provider that can't start, gives a session on the CPU."""
+@pytest.fixture
+def without_gpu():
+    """Skips a test of what is said where there is no GPU, where there is one."""
     try:
         gpu_backends.check_driver(0)
     except PredictorError:
-        pass
-    else:
-        pytest.skip("there is a GPU")
+        return
+    pytest.skip("there is a GPU")
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_session_is_never_the_cpu_s(backend, exported, without_gpu):
+    """ONNX Runtime, asked for a provider that can't start, gives a session on the CPU."""
     options = gpu_backends.provider_options(backend, 0, "fp32", 1, (8, 8), None)
     with pytest.raises(PredictorError, match=f"^--backend {backend}"):
         gpu_backends.open_session(exported("tnews")[0] / "model.onnx", backend, options)
 
 
-def test_the_command_line_says_what_is_missing(exported, tmp_path):
-    try:
-        gpu_backends.check_driver(0)
-    except PredictorError:
-        pass
-    else:
-        pytest.skip("there is a GPU")
+def test_the_command_line_says_what_is_missing(exported, tmp_path, without_gpu):
     command = [sys.executable, str(PREDICTOR / "infer_gpu.py"), "--model_path", str(exported("tnews")[0])]
     for flags, status in (([], 1), (["--device_id", "-1"], 2)):
         done = subprocess.run([*command, "--output", str(tmp_path / "out"), *flags], capture_output=True, text=True)

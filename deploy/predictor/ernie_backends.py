@@ -90,13 +90,13 @@ def open_model(
         if precision_mode == "bf16":
             config.enable_mkldnn_bfloat16()
 
+    has_onnx = os.path.isfile(os.path.join(model_dir, "model.onnx"))
+    if backend == "auto" and not has_onnx and "paddle" in installed_backends():
+        backend = "paddle"
     if backend == "paddle":
         choose_backend(backend, False)
         if calibration_batches is not None:
             raise UsageError("--backend paddle takes the INT8 model that compress_*.py wrote: leave --calibration out")
-        return PaddleModel(model_dir, precision_mode, use_cpu)
-    path = os.path.join(model_dir, "model.onnx")
-    if not os.path.isfile(path) and backend == "auto" and "paddle" in installed_backends():
         return PaddleModel(model_dir, precision_mode, use_cpu)
     path, form = find_onnx(model_dir, precision_mode)
     if calibration_batches is not None and form is not None:
