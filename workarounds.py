@@ -13,9 +13,13 @@ import contextlib
 import ctypes
 import os
 import platform
+import sys
 import warnings
 
-from deploy.predictor.ernie_tokenizer import usable_cores
+# The predictor's package is used by path, as users run it: this is the one place that says where it is.
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "deploy", "predictor"))
+
+from ernie_predictor.machine import usable_cores
 
 # paddlenlp 2.8.1 imports setuptools behind distutils, and Paddle warns of its own `to_static` defaults: nothing
 # that a user could act on.

@@ -13,8 +13,8 @@ import paddle
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.utils.log import logger
 
-from deploy.predictor.onnx_session import installed_engines
-from deploy.predictor.static_quantization import quantize_onnx
+from ernie_predictor.int8 import quantize_onnx
+from ernie_predictor.runtimes import installed_engines
 from ernie.arguments import MAIN_SCORE, UserError
 from ernie.export import (
     dev_metrics,

@@ -5,7 +5,7 @@ import os
 
 from paddlenlp.transformers import AutoTokenizer, ErnieTokenizer
 
-from deploy.predictor import ernie_tokenizer
+from ernie_predictor import errors, tokenizer as ernie_tokenizer
 from ernie.arguments import SCRIPTS, UsageError, UserError
 
 
@@ -125,7 +125,7 @@ def load_tokenizer(model_args, data_args):
             reference = ErnieTokenizer.from_pretrained(folder)
         else:
             reference = AutoTokenizer.from_pretrained(name)
-    except ernie_tokenizer.TokenizerError as e:
+    except errors.TokenizerError as e:
         raise UserError(str(e)) from e
     except Exception as e:
         raise UserError(_cannot_load("tokenizer", name, folder, e)) from e

@@ -8,7 +8,7 @@ import os
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from deploy.predictor.postprocess import read_answers, read_classes, read_entities
+from ernie_predictor.answers import read_answers, read_class, read_entities
 from ernie.export import write_json, write_text
 from ernie.features import join_tokens
 
@@ -20,7 +20,7 @@ LEADERBOARD_NAMES = {"tnews": "tnews11", "cluewsc2020": "cluewsc11", "ocnli": "o
 def classify(examples, logits, labels):
     """test_results.json of a classification: id, text, label and confidence of each example."""
     results = []
-    for example, answer in zip(examples, read_classes(logits, labels)):
+    for example, answer in zip(examples, (read_class(row, labels) for row in logits)):
         texts = {key: example[key] for key in ("text", "text_pair") if example[key] is not None}
         results.append({"id": example["id"], **texts, **answer})
     return results

@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 
-from deploy.predictor.static_quantization import quantize_onnx
+from ernie_predictor.int8 import quantize_onnx
 from ernie.export import save_config_and_tokenizer, write_model_folder
 from ernie.training import ErnieTrainer
 

@@ -13,9 +13,9 @@ from paddlenlp.trainer.trainer_utils import EvalPrediction
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from deploy.predictor.ernie_tokenizer import usable_cores
-from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
-from ernie.export import as_inputs, new_folder, read_metrics, write_json, write_text
+from ernie_predictor.machine import processor, usable_cores
+from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
+from ernie.export import new_folder, read_metrics, write_json, write_text
 from ernie.features import IGNORED
 
 ENGINE_NAMES = {"openvino": "ONNX Runtime, OpenVINO", "onnxruntime": "ONNX Runtime, default"}
@@ -39,8 +39,8 @@ class DevSet:
 
     def onnx_logits(self, onnx_file, engine):
         """Each output's logits over the whole dev set."""
-        session = open_session(onnx_file, engine, usable_cores())
-        outputs = [session.run(None, as_inputs(session, batch)) for batch in tqdm(self.batches, desc="Dev set")]
+        session = open_onnx(onnx_file, engine, usable_cores())
+        outputs = [session(batch) for batch in tqdm(self.batches, desc="Dev set")]
         return [concatenate(arrays) for arrays in zip(*outputs)]
 
     def paddle_logits(self, prefix, input_dtype):
@@ -96,7 +96,7 @@ def measure_speed(folders, dev_set, engines, rounds=7, singles=8):
     for engine in engines:  # one engine's threads after the other's
         times = {name: ([], []) for name in folders}
         sessions = {
-            name: open_session(os.path.join(folder, "model.onnx"), engine, usable_cores())
+            name: open_onnx(os.path.join(folder, "model.onnx"), engine, usable_cores())
             for name, folder in folders.items()
         }
         begin = time.perf_counter()
@@ -123,9 +123,8 @@ def measure_speed(folders, dev_set, engines, rounds=7, singles=8):
 
 
 def _seconds(session, inputs):
-    inputs = as_inputs(session, inputs)
     start = time.perf_counter()
-    session.run(None, inputs)
+    session(inputs)
     return time.perf_counter() - start
 
 

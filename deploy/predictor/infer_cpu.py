@@ -11,10 +11,10 @@ answer a line. README.md says what stands in them.
 import sys
 
 try:
-    from commandline import answer, new_parser, open_input, parse, read_items, run
+    from ernie_predictor.commandline import answer, new_parser, open_input, parse, read_items, run
 except ImportError as e:
     sys.exit(f"infer_cpu.py: error: {e}; pip install -r requirements_cpu.txt")
-from ernie_backends import BACKENDS, PRECISIONS
+from ernie_predictor.cpu import BACKENDS, PRECISIONS
 
 
 def main():

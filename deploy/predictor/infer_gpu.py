@@ -12,10 +12,10 @@ import argparse
 import sys
 
 try:
-    from commandline import answer, new_parser, parse, run
+    from ernie_predictor.commandline import answer, new_parser, parse, run
 except ImportError as e:
     sys.exit(f"infer_gpu.py: error: {e}; pip install -r requirements_gpu.txt")
-from gpu_backends import BACKENDS, DEVICES, PRECISIONS
+from ernie_predictor.gpu import BACKENDS, DEVICES, PRECISIONS
 
 
 def main():

@@ -6,8 +6,9 @@ import os
 import tempfile
 
 import numpy as np
-from derived_models import derive, has_node
-from ernie_tasks import PredictorError
+
+from .derived_models import derive, has_node
+from .errors import PredictorError
 
 LAYER_NORM_OPSET = 17  # the first of ONNX's that has layer normalization as one node
 

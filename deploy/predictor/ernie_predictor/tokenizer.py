@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .errors import TokenizerError
+from .machine import usable_cores
+
 # PaddleNLP splits these off as well, besides Unicode's categories P and S (paddlenlp 2.8.1,
 # transformers/tokenizer_utils.py, _is_symbol).
 EXTRA_SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
@@ -40,10 +43,6 @@ class Encoding(NamedTuple):
 
     ids: list  # of int, one a wordpiece
     offsets: list  # of (start, end) in characters of the text, end exclusive, one a wordpiece; or None
-
-
-class TokenizerError(ValueError):
-    """The vocabulary or its folder can't be used; the message names the file."""
 
 
 class _Prepare(dict):
@@ -184,11 +183,6 @@ class ErnieTokenizer:
             batch[row, : len(input_ids)] = input_ids
             types[row, : len(input_ids)] = token_type_ids
         return {"input_ids": batch, "token_type_ids": types}
-
-
-def usable_cores():
-    """Cores this process may use: in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def longest_first(length, pair_length, room):

@@ -12,8 +12,11 @@ import statistics
 import sys
 import time
 
-from ernie_predictor import ARCHITECTURES, ErniePredictor, PredictorError, UsageError
 from tqdm import tqdm
+
+from .errors import PredictorError, UsageError
+from .predictor import ErniePredictor
+from .tasks import ARCHITECTURES
 
 EXAMPLES = {
     "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "国足今晚客场迎战日本队，主教练公布了首发名单"],

@@ -12,11 +12,12 @@ import os
 import re
 import sys
 
-from derived_models import CacheError, derived_folder
-from ernie_backends import OnnxModel, PaddleModel, find_onnx
-from ernie_tasks import PredictorError, UsageError
-from ernie_tokenizer import usable_cores
-from gpu_models import prepare
+from .cpu import find_onnx
+from .derived_models import derived_folder
+from .errors import CacheError, PredictorError, UsageError
+from .gpu_models import prepare
+from .machine import usable_cores
+from .runtimes import OnnxModel, PaddleModel
 
 DEVICES = ("gpu", "xpu", "npu")
 BACKENDS = ("tensorrt", "cuda", "paddle")

@@ -13,19 +13,19 @@ def softmax(logits):
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
-def read_classes(logits, id2label):
-    """Classification: the likeliest label of each text.
+def read_class(logits, id2label):
+    """Classification: the most likely label of a text.
 
     Args:
-        logits: float [batch, classes].
+        logits: float [classes].
         id2label: {class index: name}.
 
     Returns:
-        [{"label": str, "confidence": float}], one a text.
+        {"label": str, "confidence": float}.
     """
     probs = softmax(logits)
-    best = probs.argmax(axis=-1)
-    return [{"label": id2label[int(b)], "confidence": float(p[b])} for b, p in zip(best, probs)]
+    best = int(probs.argmax())
+    return {"label": id2label[best], "confidence": float(probs[best])}
 
 
 def split_tag(tag):

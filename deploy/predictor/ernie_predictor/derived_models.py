@@ -10,13 +10,11 @@ import shutil
 import sys
 import tempfile
 
-from ernie_tasks import PredictorError
-from static_quantization import calibrate, quantize_onnx
 from tqdm import tqdm
 
-
-class CacheError(PredictorError):
-    """No place for a file that would be made once."""
+from .errors import CacheError, PredictorError
+from .int8 import calibrate, quantize_onnx
+from .runtimes import cannot_load
 
 
 def quantized_form(onnx_file):
@@ -203,8 +201,3 @@ def set_weights_apart(onnx_file, cache_dir=None):
         onnxruntime.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
 
     return derive(onnx_file, "openvino", cache_dir, write)
-
-
-def cannot_load(path, error):
-    reason = " ".join(str(error).split())
-    return f"{path} can't be loaded; is it whole? ({reason[:200]})"

@@ -1,22 +1,22 @@
-"""The three tasks: texts to features, and logits to answers. No runtime: what runs the model stands elsewhere.
+"""The three tasks: texts to features, and logits to answers. No runtime: the model runs elsewhere.
 
-`load_task` reads from a model folder which task it is, and its labels. A task then has
+`load_task` tells from a model folder which task it is, and its labels. A task then has
 
-- `check(item)`: what a caller passed, as (text, second text or None);
-- `tokenize(pairs)`: features for the model, and what `read` needs to know of them;
+- `check(item)`: what a caller passed, as a `Pair` of texts;
+- `tokenize(pairs)`: features for the model, and what `read` needs to know about them;
 - `read(pairs, notes, logits)`: the answers.
+
+Training, the predictor and the servers all use these, so that a text gets the same answer by every route.
 """
 
 import json
-import logging
 import os
 import re
+from typing import NamedTuple
 
-import numpy as np
-from ernie_tokenizer import ErnieTokenizer, TokenizerError
-from postprocess import read_answers, read_classes, read_entities
-
-logger = logging.getLogger("ernie_predictor")
+from .answers import read_answers, read_class, read_entities
+from .errors import PredictorError, UsageError
+from .tokenizer import ErnieTokenizer
 
 # What the command line calls a task, and how PaddleNLP and Hugging Face end the name of its model.
 ARCHITECTURES = {
@@ -29,41 +29,48 @@ SHORTEST = 8  # tokens that --max_seq_length must allow, as in training
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class PredictorError(ValueError):
-    """Something that a user can mend; the message names it."""
+class Pair(NamedTuple):
+    """What one answer is asked about, checked: a text, or two."""
 
-
-class UsageError(PredictorError):
-    """An argument that does not fit, alone or with this model."""
+    first: str
+    second: str | None
 
 
 class Task:
     """What the tasks share.
 
+    Args:
+        tokenizer: an `ErnieTokenizer`.
+        max_seq_length: maximum length of a feature in tokens, special tokens included.
+        id2label: {class index: label}; empty for reading comprehension.
+        params: how contexts are cut into windows and answers are chosen, for reading comprehension.
+
     Attributes:
         name: a key of `ARCHITECTURES`.
-        tokenizer: the folder's `ErnieTokenizer`.
-        max_seq_length: tokens of a feature at most, special tokens included.
-        usual_length: what a runtime that builds for some length does best to expect.
+        usual_length: the length that a runtime should optimize for, if it builds for one.
+        truncated: number of texts that `tokenize` has cut at `max_seq_length` so far.
     """
 
-    first, second, second_required = "text", None, False  # how the texts are called
+    name = None
+    first, second, second_required = "text", None, False  # names of the texts
     expected = "a text"
 
-    def __init__(self, name, config, tokenizer, max_seq_length):
-        self.name = name
+    def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.usual_length = max(max_seq_length // 2, SHORTEST)
-        self.id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
+        self.id2label = id2label or {}
+        self.params = params or {}
+        self.truncated = 0
 
     def check(self, item):
-        """What a caller passed, a str, a pair or a dict, as (text, second text or None); other fields of a dict are
-        left alone.
+        """Turns what a caller passed (a str, a pair or a dict) into a `Pair`; other fields of a dict are ignored.
 
         Raises:
-            PredictorError: a text is missing, empty or no text.
+            PredictorError: a text is missing, empty or not a text.
         """
+        if isinstance(item, Pair):
+            return item
         if isinstance(item, dict):
             if self.first not in item:
                 raise PredictorError(f"expected {self.expected}; got the fields {', '.join(map(str, item)) or 'none'}")
@@ -80,7 +87,7 @@ class Task:
         self._check_text(self.first, text)
         if second is not None:
             self._check_text(self.second, second)
-        return text, second
+        return Pair(text, second)
 
     def _check_text(self, name, text):
         if not isinstance(text, str):
@@ -94,11 +101,12 @@ class Task:
         """Features of texts.
 
         Args:
-            pairs: a list of what `check` returned.
+            pairs: a list of `Pair`.
 
         Returns:
-            (features, notes): features are (input_ids, token_type_ids), lists of int of one length up to
-            `max_seq_length`; notes are for `read`.
+            (features, notes): features are (input_ids, token_type_ids), lists of int of equal length up to
+            `max_seq_length`, one or more per pair, in order; notes are for `read`, one per pair. Features and notes
+            of several calls can be concatenated.
         """
         raise NotImplementedError
 
@@ -106,12 +114,12 @@ class Task:
         """Answers from the model's outputs.
 
         Args:
-            pairs, notes: as given to and by `tokenize`.
+            pairs, notes: as given to and returned by `tokenize`.
             logits: for each feature a tuple of the model's outputs, float arrays: [classes], or [length, tags], or
-                start and end, [length] each; a length is the feature's or, with padding, more.
+                start and end, [length] each; the length is the feature's or, with padding, greater.
 
         Returns:
-            One answer a pair.
+            One answer per pair.
         """
         raise NotImplementedError
 
@@ -119,41 +127,38 @@ class Task:
 class SequenceClassification(Task):
     """Answers: {"label": str, "confidence": float}."""
 
+    name = "seq_cls"
     second = "text_pair"
     expected = 'a text, a pair of texts, or {"text": ..., "text_pair": ...}'
 
     def tokenize(self, pairs):
         encodings = self.tokenizer.encode([text for text, _ in pairs], offsets=False)
         seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None], offsets=False))
-        features = [
-            self.tokenizer.build_inputs(
-                encoding.ids, None if second is None else next(seconds).ids, self.max_seq_length
-            )
-            for encoding, (_, second) in zip(encodings, pairs)
-        ]
-        return features, None
+        features = []
+        for encoding, (_, second) in zip(encodings, pairs):
+            second_ids = None if second is None else next(seconds).ids
+            features.append(self.tokenizer.build_inputs(encoding.ids, second_ids, self.max_seq_length))
+            needed = len(encoding.ids) + 2 + (0 if second is None else len(second_ids) + 1)
+            self.truncated += needed > len(features[-1][0])
+        return features, [None] * len(pairs)
 
     def read(self, pairs, notes, logits):
-        return read_classes(np.stack([outputs[0] for outputs in logits]), self.id2label) if logits else []
+        return [read_class(outputs[0], self.id2label) for outputs in logits]
 
 
 class TokenClassification(Task):
     """Answers: a list of {"entity": str, "label": str, "start": int, "end": int, "confidence": float}."""
 
+    name = "token_cls"
     expected = 'a text or {"text": ...}'
-    warned = False
 
     def tokenize(self, pairs):
+        """As `Task.tokenize`; a note holds the offsets [(start, end)] of the feature's wordpieces."""
         features, notes = [], []
         for encoding in self.tokenizer.encode([text for text, _ in pairs]):
             feature = self.tokenizer.build_inputs(encoding.ids, None, self.max_seq_length)
             offsets = encoding.offsets[: len(feature[0]) - 2]
-            if len(offsets) < len(encoding.offsets) and not self.warned:
-                self.warned = True
-                logger.warning(
-                    f"a text of {len(encoding.offsets):,} tokens is cut at {self.max_seq_length}, and so are all that "
-                    "are longer: no entities are found behind that"
-                )
+            self.truncated += len(offsets) < len(encoding.offsets)
             features.append(feature)
             notes.append(offsets)
         return features, notes
@@ -171,16 +176,15 @@ class QuestionAnswering(Task):
     A context that is too long is cut into overlapping windows, a feature each.
     """
 
+    name = "qa"
     first, second, second_required = "question", "context", True
     expected = 'a question and a context: a pair or {"question": ..., "context": ...}'
     # As in `DataArguments`, for models whose config.json does not say.
     defaults = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}  # noqa: RUF012
 
-    def __init__(self, name, config, tokenizer, max_seq_length):
-        super().__init__(name, config, tokenizer, max_seq_length)
-        self.usual_length = max_seq_length  # windows of a long context are full
-        params = (config.get("task_specific_params") or {}).get("question-answering") or {}
-        self.params = {**self.defaults, **params}
+    def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
+        super().__init__(tokenizer, max_seq_length, id2label, {**self.defaults, **(params or {})})
+        self.usual_length = max_seq_length  # the windows of a long context are full
 
     def _check_text(self, name, text):
         if name == "question" and text == "":
@@ -188,8 +192,10 @@ class QuestionAnswering(Task):
         super()._check_text(name, text)
 
     def tokenize(self, pairs):
+        """As `Task.tokenize`; a note is (offsets of the context's wordpieces, windows), and a window, for each of the
+        pair's features, is (first context piece in it, slice of its context pieces in the feature)."""
         questions = self.tokenizer.encode([question for question, _ in pairs], offsets=False)
-        # Many questions on one context: it is tokenized once.
+        # Many questions share a context: it is tokenized once.
         contexts = list(dict.fromkeys(context for _, context in pairs))
         encoded = dict(zip(contexts, self.tokenizer.encode(contexts)))
         features, notes = [], []
@@ -202,20 +208,23 @@ class QuestionAnswering(Task):
                 self.params["doc_stride"],
                 self.params["max_query_length"],
             ):
-                windows.append((len(features), slice(begin, len(input_ids) - 1), first))
+                windows.append((first, slice(begin, len(input_ids) - 1)))
                 features.append((input_ids, token_type_ids))
             notes.append((encoded[context].offsets, windows))
         return features, notes
 
     def read(self, pairs, notes, logits):
-        answers = []
-        for (_, context), (offsets, places) in zip(pairs, notes):
-            windows = [(logits[i][0][inside], logits[i][1][inside], first) for i, inside, first in places]
+        answers, logits = [], iter(logits)
+        for (_, context), (offsets, windows) in zip(pairs, notes):
+            windows = [(start[inside], end[inside], first) for (first, inside), (start, end) in zip(windows, logits)]
             n_best = read_answers(
                 windows, context, offsets, self.params["n_best_size"], self.params["max_answer_length"]
             )
             answers.append({**n_best[0], "n_best": n_best})
         return answers
+
+
+TASKS = {task.name: task for task in (SequenceClassification, TokenClassification, QuestionAnswering)}
 
 
 def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
@@ -240,10 +249,7 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
         raise UsageError(f"--task_name {task_name}: {model_dir} holds a model for {name} ({architecture})")
     if name != "qa" and not config.get("id2label"):
         raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
-    try:
-        tokenizer = ErnieTokenizer.from_pretrained(model_dir, num_threads=num_threads)
-    except TokenizerError as e:
-        raise PredictorError(str(e)) from e
+    tokenizer = ErnieTokenizer.from_pretrained(model_dir, num_threads=num_threads)
     words, rows = max(tokenizer.vocab.values()) + 1, config.get("vocab_size")
     if rows is not None and words > rows:
         raise PredictorError(
@@ -254,12 +260,9 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
     longest = config.get("max_position_embeddings", length)
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
-    task_class = {
-        "seq_cls": SequenceClassification,
-        "token_cls": TokenClassification,
-        "qa": QuestionAnswering,
-    }[name]
-    return task_class(name, config, tokenizer, length)
+    id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
+    params = (config.get("task_specific_params") or {}).get("question-answering")
+    return TASKS[name](tokenizer, length, id2label, params)
 
 
 def _read_config(model_dir):

@@ -1,16 +1,13 @@
-"""What runs a model folder on the CPU: ONNX Runtime with one of two execution providers, or Paddle Inference.
-
-Each backend is opened by `open_model` and then called with a batch of arrays. Nothing here knows of texts.
-"""
+"""Opens the model of a folder on the CPU: which file, which backend, which precision."""
 
 import contextlib
 import importlib.util
 import os
 
-import numpy as np
-from derived_models import CacheError, cannot_load, quantize, quantized_form, set_weights_apart
-from ernie_tasks import PredictorError, UsageError
-from ernie_tokenizer import usable_cores
+from .derived_models import quantize, quantized_form, set_weights_apart
+from .errors import CacheError, PredictorError, UsageError
+from .machine import has_bf16, processor, usable_cores
+from .runtimes import PaddleModel, installed_engines, open_onnx
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -19,11 +16,7 @@ LARGE = 2**25  # bytes of a model that is worth a second file to start faster
 
 def installed_backends():
     """The backends that can be opened here, in the order of BACKENDS."""
-    engines = []
-    if importlib.util.find_spec("onnxruntime"):
-        from onnx_session import installed_engines
-
-        engines = installed_engines()
+    engines = installed_engines()
     paddle = importlib.util.find_spec("paddle") is not None
     return [name for name in BACKENDS if name in engines or (name == "paddle" and paddle)]
 
@@ -112,23 +105,16 @@ def open_model(
         with contextlib.suppress(CacheError):
             path = set_weights_apart(path, cache_dir)
 
-    def open_session(path):
-        import onnx_session
-
-        return onnx_session.open_session(path, engine, num_threads, bf16=precision_mode == "bf16")
-
-    return OnnxModel(path, engine, open_session)
+    return open_onnx(path, engine, num_threads, bf16=precision_mode == "bf16")
 
 
 def check_bf16(backend):
     """Raises PredictorError where bfloat16 would be no faster, or not to be had from a backend."""
-    import onnx_session
-
     if backend == "onnxruntime":
         raise UsageError("--precision_mode bf16: --backend onnxruntime has no kernels for it; openvino and paddle do")
-    if not onnx_session.has_bf16():
+    if not has_bf16():
         raise PredictorError(
-            f"--precision_mode bf16: this processor ({onnx_session.processor()}) has no bfloat16 instructions "
+            f"--precision_mode bf16: this processor ({processor()}) has no bfloat16 instructions "
             "(AVX512_BF16 or AMX); take int8 or fp32"
         )
 
@@ -146,87 +132,3 @@ def find_onnx(model_dir, precision_mode):
     if precision_mode != "int8" and form is not None:
         raise PredictorError(f"{path} is an INT8 model: add --precision_mode int8, or name a folder with an FP32 one")
     return path, form
-
-
-class OnnxModel:
-    """An ONNX file in ONNX Runtime.
-
-    Args:
-        backend: what runs it, for those who ask.
-        open_session: a function of the path; returns an `onnxruntime.InferenceSession`.
-
-    Attributes:
-        widths: the last dimension of each output: classes, tags, or None where it is the length.
-    """
-
-    def __init__(self, path, backend, open_session):
-        self.path, self.backend = path, backend
-        try:
-            self.session = open_session(path)
-        except PredictorError:
-            raise
-        except Exception as e:
-            raise PredictorError(cannot_load(path, e)) from e
-        self.inputs = {value.name: value.type for value in self.session.get_inputs()}
-        if set(self.inputs) != {"input_ids", "token_type_ids"}:
-            raise PredictorError(
-                f"{path} takes {', '.join(self.inputs)}; expected a model of input_ids and token_type_ids"
-            )
-        shapes = [value.shape for value in self.session.get_outputs()]
-        self.widths = [shape[-1] if shape and isinstance(shape[-1], int) else None for shape in shapes]
-
-    def __call__(self, batch):
-        """Runs a batch.
-
-        Args:
-            batch: {"input_ids", "token_type_ids"}: int64 [batch, length].
-
-        Returns:
-            The model's outputs, float32 arrays that begin with [batch, ...].
-        """
-        types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
-        return self.session.run(
-            None, {name: batch[name].astype(types[kind], copy=False) for name, kind in self.inputs.items()}
-        )
-
-
-class PaddleModel:
-    """A static Paddle model in Paddle Inference: `model.pdmodel`, or `int8.pdmodel`.
-
-    Args:
-        use_device: a function of a `paddle.inference.Config` and of the module `paddle.inference`, which tells the
-            first what to run on.
-    """
-
-    backend = "paddle"
-
-    def __init__(self, model_dir, precision_mode, use_device):
-        # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's behind it
-        # (PaddlePaddle/Paddle#70538).
-        import zlib  # noqa: F401  isort: skip
-        from paddle import inference
-
-        prefix = os.path.join(model_dir, "int8" if precision_mode == "int8" else "model")
-        self.path = prefix + ".pdmodel"
-        for path in (self.path, prefix + ".pdiparams"):
-            if not os.path.isfile(path):
-                writer = "compress_*.py writes" if precision_mode == "int8" else "run_*.py --do_export writes"
-                raise PredictorError(
-                    f"{model_dir} has no {os.path.basename(path)}, which --backend paddle takes; {writer} it"
-                )
-        config = inference.Config(self.path, prefix + ".pdiparams")
-        config.disable_glog_info()
-        config.enable_memory_optim()
-        use_device(config, inference)
-        try:
-            self.predictor = inference.create_predictor(config)
-        except Exception as e:
-            raise PredictorError(cannot_load(self.path, e)) from e
-        self.widths = [None] * len(self.predictor.get_output_names())
-
-    def __call__(self, batch):
-        """As `OnnxModel.__call__`."""
-        for name in self.predictor.get_input_names():
-            self.predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(batch[name]))
-        self.predictor.run()
-        return [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]

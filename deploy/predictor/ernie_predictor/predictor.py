@@ -1,0 +1,231 @@
+"""Raw text in, answers out: `ErniePredictor("best_models/tnews/export").predict([...])`.
+
+Three parts: the task turns texts into features and logits into answers (tasks.py), the model turns a batch into
+logits (runtimes.py, or any function of a batch), and `Predictor` batches features of similar length.
+"""
+
+import itertools
+import logging
+
+from .errors import PredictorError, UsageError
+from .tasks import load_task
+
+logger = logging.getLogger("ernie_predictor")
+
+# One chunk is tokenized, sorted by length and answered before the next is read: a larger one sorts better and waits
+# longer. Also limited in characters, since a million characters take about half a gigabyte while being tokenized.
+CHUNK_BATCHES = 32
+CHUNK_CHARACTERS = 2**20
+CALIBRATION_TEXTS = 512
+
+
+def open_folder(
+    model_dir,
+    task_name=None,
+    backend="auto",
+    precision_mode="fp32",
+    num_threads=None,
+    batch_size=32,
+    max_seq_length=None,
+    cache_dir=None,
+    calibration=None,
+    device="cpu",
+    device_id=0,
+):
+    """Opens a model folder.
+
+    Args:
+        model_dir: a folder that run_*.py --do_export or compress_*.py wrote.
+        task_name: "seq_cls", "token_cls" or "qa"; left out, told from the folder's config.json.
+        backend: "onnxruntime", "openvino" or "paddle", on a GPU "tensorrt", "cuda" or "paddle", or "auto": the
+            fastest that is installed.
+        precision_mode: "fp32", "int8", on the CPU also "bf16", on a GPU "fp16"; int8 takes the folder's INT8 model,
+            else, on the CPU, quantizes the FP32 one, once.
+        num_threads: for the model and for tokenizing; left out, the cores that this process may use.
+        batch_size: texts (windows of contexts) that run at once.
+        max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
+        cache_dir: where models are kept that are made here, quantized, for a GPU, or to start faster; left out,
+            beside model.onnx, or in the user's cache where the folder is read-only.
+        calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
+            of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. Left out,
+            they are measured in every batch that runs, which is slower.
+        device: "cpu", "gpu", "xpu" or "npu".
+        device_id: which of several GPUs, XPUs or NPUs.
+
+    Returns:
+        (task, model): a task of tasks.py, and a model of runtimes.py.
+
+    Raises:
+        PredictorError: a part of the folder or a package is missing or broken; the message names it.
+        UsageError: an argument does not fit this model.
+    """
+    model_dir = str(model_dir)
+    task = load_task(model_dir, task_name, max_seq_length, num_threads)
+    if calibration is not None and (precision_mode, device) != ("int8", "cpu"):
+        raise UsageError("--calibration is for --precision_mode int8 on the CPU")
+    if device == "cpu":
+        from . import cpu
+
+        batches = None if calibration is None else calibration_batches(task, calibration, batch_size)
+        model = cpu.open_model(model_dir, backend, precision_mode, num_threads, cache_dir, batches)
+    else:
+        from . import gpu
+
+        lengths = (task.usual_length, task.max_seq_length)
+        model = gpu.open_model(
+            model_dir, device, device_id, backend, precision_mode, batch_size, lengths, num_threads, cache_dir
+        )
+    check_outputs(task, model, model_dir)
+    return task, model
+
+
+def calibration_batches(task, texts, batch_size):
+    """Batches of typical texts, for a model that measures its scales on them.
+
+    Args:
+        texts: items as `Predictor.predict` takes them, or a function of the task that returns such.
+    """
+    items = texts(task) if callable(texts) else texts
+    pairs = list(itertools.islice(check_all(task, items), CALIBRATION_TEXTS))
+    if not pairs:
+        raise PredictorError("--calibration: there are no texts")
+    features, _ = task.tokenize(pairs)
+    return [task.tokenizer.pad([features[i] for i in rows]) for rows in similar_lengths(features, batch_size)]
+
+
+def check_outputs(task, model, model_dir):
+    """Raises PredictorError where a model is not of the task and labels that config.json names."""
+    widths = model.widths
+    if len(widths) != (2 if task.name == "qa" else 1):
+        raise PredictorError(
+            f"{model.path} has {len(widths)} output(s), so it is not a {task.name} model as config.json says"
+        )
+    if task.name != "qa" and widths[0] not in (None, len(task.id2label)):
+        raise PredictorError(
+            f"{model_dir}: config.json names {len(task.id2label)} labels, but the model has {widths[0]} classes; "
+            "the files belong to different models"
+        )
+
+
+def check_all(task, items):
+    """Yields `task.check` of each item; an error names the item."""
+    for index, item in enumerate(items):
+        try:
+            yield task.check(item)
+        except PredictorError as e:
+            raise PredictorError(f"item {index}: {e}") from None
+
+
+def similar_lengths(features, batch_size):
+    """Yields the indices of features of similar length, the longest first, which need the most memory."""
+    order = sorted(range(len(features)), key=lambda i: -len(features[i][0]))
+    for begin in range(0, len(order), batch_size):
+        yield order[begin : begin + batch_size]
+
+
+class Predictor:
+    """Answers texts with a task and any model of it.
+
+    Args:
+        task: a task of tasks.py.
+        model: a function of a batch {"input_ids", "token_type_ids"}, int64 [batch, length] each, that returns the
+            outputs, float arrays that begin with [batch, ...].
+        batch_size: maximum number of texts (for long contexts: windows) per batch.
+    """
+
+    def __init__(self, task, model, batch_size=32):
+        if batch_size < 1:
+            raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
+        self.task, self.model, self.batch_size = task, model, batch_size
+
+    def predict(self, items):
+        """Answers to texts, in their order.
+
+        Args:
+            items: an iterable of
+                - seq_cls: str, (text, text_pair), or {"text", "text_pair"};
+                - token_cls: str or {"text"};
+                - qa: (question, context) or {"question", "context"}.
+
+        Returns:
+            A list with one answer a text; positions are characters of the original text, end exclusive:
+                - seq_cls: {"label": str, "confidence": float};
+                - token_cls: a list of {"entity", "label", "start", "end", "confidence"};
+                - qa: {"answer", "start", "end", "confidence", "n_best"}; n_best holds the same four, best first.
+
+        Raises:
+            PredictorError: an item is no text, or empty; the message says which one.
+        """
+        return list(self._stream(items, self._largest_chunk()))
+
+    def predict_stream(self, items):
+        """As `predict`, but yields answers as they come; its memory does not grow with the number of items.
+
+        Items are read in chunks: the first is one batch, so that answers begin early, and later ones are up to
+        CHUNK_BATCHES batches. With a batch size of 1 every item is answered before the next is read. Where an item
+        raises, what stands before it is answered first.
+        """
+        return self._stream(items, self.batch_size)
+
+    def _largest_chunk(self):
+        return CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
+
+    def _stream(self, items, first_chunk):
+        for chunk in self._chunks(items, first_chunk):
+            yield from self._answer(chunk)
+
+    def _chunks(self, items, limit):
+        chunk, characters, error = [], 0, None
+        try:
+            for pair in check_all(self.task, items):
+                chunk.append(pair)
+                characters += len(pair[0]) + len(pair[1] or "")
+                if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
+                    yield chunk
+                    limit, chunk, characters = min(2 * limit, self._largest_chunk()), [], 0
+        except PredictorError as e:
+            error = e
+        if chunk:
+            yield chunk
+        if error:
+            raise error
+
+    def _answer(self, pairs):
+        truncated = self.task.truncated
+        features, notes = self.task.tokenize(pairs)
+        if self.task.name == "token_cls" and truncated == 0 < self.task.truncated:
+            logger.warning(
+                f"a text is longer than {self.task.max_seq_length} tokens and is truncated there, and so is every "
+                "longer one: no entities are found in the rest"
+            )
+        return self.task.read(pairs, notes, self.run(features))
+
+    def run(self, features):
+        """Runs features in batches of similar length.
+
+        Args:
+            features: of `task.tokenize`.
+
+        Returns:
+            For each feature, in order, a tuple of the model's outputs.
+        """
+        logits = [None] * len(features)
+        for rows in similar_lengths(features, self.batch_size):
+            outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
+            for i, *arrays in zip(rows, *outputs):
+                logits[i] = tuple(arrays)
+        return logits
+
+
+class ErniePredictor(Predictor):
+    """Answers texts with the model of a folder. The arguments are those of `open_folder`.
+
+    Raises:
+        PredictorError: a part of the folder or a package is missing or broken; the message names it.
+        UsageError: an argument does not fit this model.
+    """
+
+    def __init__(self, model_dir, task_name=None, *, batch_size=32, **options):
+        if batch_size < 1:
+            raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
+        super().__init__(*open_folder(model_dir, task_name, batch_size=batch_size, **options), batch_size)
