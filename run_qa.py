@@ -1,16 +1,14 @@
-"""Fine-tunes, evaluates, predicts and exports ERNIE 3.0 on reading comprehension: CMRC2018, or your own.
+"""Fine-tunes, evaluates, predicts and exports ERNIE 3.0 for reading comprehension: CMRC2018, or your own.
 
 python run_qa.py --model_name_or_path ernie-3.0-medium-zh --dataset cmrc2018 --output_dir ./best_models \\
     --do_train --do_eval --do_export --config configs/default.yml
 """
 
-import utils  # isort: skip  first, since it sees to what must stand before Paddle
+import utils  # isort: skip  first: it prepares what must come before Paddle
 
 import os
 
-from paddlenlp.transformers import AutoModelForQuestionAnswering
-
-TASK = "QuestionAnswering"
+TASK = utils.TASKS["qa"]
 
 
 def main():
@@ -18,87 +16,53 @@ def main():
     model_args, data_args, training_args = utils.parse_arguments(TASK)
     utils.check_writable(training_args.output_dir)
 
-    # Data
-    train_examples = eval_examples = test_examples = None
-    if training_args.do_train:
-        train_examples = utils.load_examples(TASK, data_args, "train")
-    if training_args.do_eval:
-        eval_examples = utils.load_examples(TASK, data_args, "dev")
-    if training_args.do_predict:
-        test_examples = utils.load_examples(TASK, data_args, "test")
+    # Data: the splits that the steps below need, the others None
+    train, dev, test = utils.load_splits(TASK, data_args, training_args)
+    labels = []  # answers are spans of the context
 
-    # Features
-    pretrained_tokenizer, tokenizer = utils.load_tokenizer(model_args, data_args)
-    train_features = eval_features = None
-    if training_args.do_train:
-        train_features, _ = utils.qa_features(train_examples, tokenizer, data_args, labelled=True)
-    if training_args.do_eval:
-        features, eval_offsets = utils.qa_features(eval_examples, tokenizer, data_args, labelled=True)
-        eval_features, _ = utils.longest_first(features)
+    # Features: tokenized, and read back as answers, as in deployment
+    tokenizer, processor = utils.load_processor(TASK, model_args, data_args, labels)
+    train = utils.qa_features(processor, train)
+    dev = utils.qa_features(processor, dev)
+    test = utils.qa_features(processor, test, labelled=False)
 
     def compute_metrics(output):
-        answers = utils.find_answers(eval_examples, eval_features, eval_offsets, *output.predictions, data_args)
-        references = [[answer["text"] for answer in e["answers"]] for e in eval_examples]
-        return utils.cmrc_scores([a["answer"] for a in answers], references)
+        found = [answer["answer"] for answer in dev.answers(output.predictions)]
+        return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
     # Model
-    model = utils.load_model(
-        AutoModelForQuestionAnswering,
-        model_args,
-        data_args,
-        tokenizer,
-        labels=[],
-        fine_tuned=not training_args.do_train,
-    )
-    settings = utils.training_settings(model_args, data_args, training_args, len(train_examples or ()))
+    model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)
     trainer = utils.ErnieTrainer(
-        model=model,
-        args=training_args,
-        data_collator=utils.Collator(tokenizer, data_args.dynamic_max_length),
-        train_dataset=train_features,
-        eval_dataset=eval_features,
-        tokenizer=pretrained_tokenizer,
-        compute_metrics=compute_metrics,
-        data_args=data_args,
-        settings=settings,
+        TASK,
+        model,
+        training_args,
+        data_args,
+        train,
+        dev,
+        tokenizer,
+        processor,
+        compute_metrics,
     )
 
-    # Training, from the last checkpoint where there is one
+    # Training, from the last checkpoint if there is one
     if training_args.do_train:
-        checkpoint = utils.find_checkpoint(training_args, settings)
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.log_metrics("train", metrics)
-        trainer.save_metrics("train", metrics)
-        if training_args.should_save:
-            utils.save_model(model, pretrained_tokenizer, training_args.output_dir)
+        trainer.fine_tune()
 
     # Evaluation
     scores = utils.read_metrics(training_args.output_dir if training_args.do_train else model_args.model_name_or_path)
     if training_args.do_eval:
-        metrics = trainer.evaluate_final()
-        scores = utils.dev_metrics(
-            data_args.dataset,
-            len(eval_examples),
-            {name: metrics[f"eval_{name}"] for name in ("exact_match", "f1")},
-            utils.question_blind_share(eval_examples),
-        )
-        trainer.log_metrics("eval", metrics)
-        if training_args.should_save:
-            utils.write_json(os.path.join(training_args.output_dir, "metrics.json"), scores)
+        scores = trainer.score(utils.question_blind_share(dev.examples))
 
     # Prediction
     if training_args.do_predict:
-        features, offsets = utils.qa_features(test_examples, tokenizer, data_args)
-        features, _ = utils.longest_first(features)
-        start_logits, end_logits = trainer.predict(features).predictions
+        answers = trainer.answer(test)
         if training_args.should_save:
-            results = utils.find_answers(test_examples, features, offsets, start_logits, end_logits, data_args)
-            utils.write_predictions(TASK, data_args, training_args.output_dir, test_examples, results)
+            utils.write_predictions(TASK, data_args, training_args.output_dir, test, answers)
 
     # Export
     if training_args.do_export and training_args.should_save:
         folder = os.path.join(model_args.export_model_dir, data_args.dataset, "export")
-        utils.export_model(TASK, model, pretrained_tokenizer, folder, scores)
+        utils.export_model(TASK, model, tokenizer, folder, scores)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""Fine-tunes, evaluates, predicts and exports ERNIE 3.0 on CLUE's classification tasks, or on your own.
+"""Fine-tunes, evaluates, predicts and exports ERNIE 3.0 for text classification: CLUE's tasks, or your own.
 
 python run_seq_cls.py --model_name_or_path ernie-3.0-medium-zh --dataset afqmc --output_dir ./best_models \\
     --do_train --do_eval --do_export --config configs/default.yml
 """
 
-import utils  # isort: skip  first, since it sees to what must stand before Paddle
+import utils  # isort: skip  first: it prepares what must come before Paddle
 
 import os
 
-from paddlenlp.transformers import AutoModelForSequenceClassification
-
-TASK = "SequenceClassification"
+TASK = utils.TASKS["seq_cls"]
 
 
 def main():
@@ -18,83 +16,49 @@ def main():
     model_args, data_args, training_args = utils.parse_arguments(TASK)
     utils.check_writable(training_args.output_dir)
 
-    # Data
-    train_examples = eval_examples = test_examples = None
-    if training_args.do_train:
-        train_examples = utils.load_examples(TASK, data_args, "train")
-    if training_args.do_eval:
-        eval_examples = utils.load_examples(TASK, data_args, "dev")
-    if training_args.do_predict:
-        test_examples = utils.load_examples(TASK, data_args, "test")
-    labels = utils.find_labels(TASK, data_args.dataset, train_examples, model_args)
+    # Data: the splits that the steps below need, the others None
+    train, dev, test = utils.load_splits(TASK, data_args, training_args)
+    labels = utils.find_labels(TASK, data_args, train, model_args)
 
-    # Features
-    pretrained_tokenizer, tokenizer = utils.load_tokenizer(model_args, data_args)
-
-    def features_of(examples):
-        label2id = utils.label_ids(examples, labels, "label")
-        return utils.seq_cls_features(examples, tokenizer, data_args, label2id)
-
-    train_features = features_of(train_examples) if train_examples else None
-    eval_features = utils.longest_first(features_of(eval_examples))[0] if eval_examples else None
+    # Features: tokenized, and read back as answers, as in deployment
+    tokenizer, processor = utils.load_processor(TASK, model_args, data_args, labels)
+    train = utils.seq_cls_features(processor, train, labels)
+    dev = utils.seq_cls_features(processor, dev, labels)
+    test = utils.seq_cls_features(processor, test)
 
     # Model
-    model = utils.load_model(
-        AutoModelForSequenceClassification,
-        model_args,
-        data_args,
-        tokenizer,
-        labels,
-        fine_tuned=not training_args.do_train,
-    )
-    settings = utils.training_settings(model_args, data_args, training_args, len(train_examples or ()))
+    model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)
     trainer = utils.ErnieTrainer(
-        model=model,
-        args=training_args,
-        data_collator=utils.Collator(tokenizer, data_args.dynamic_max_length),
-        train_dataset=train_features,
-        eval_dataset=eval_features,
-        tokenizer=pretrained_tokenizer,
+        TASK,
+        model,
+        training_args,
+        data_args,
+        train,
+        dev,
+        tokenizer,
+        processor,
         compute_metrics=lambda output: utils.accuracy(output.predictions, output.label_ids),
-        data_args=data_args,
-        settings=settings,
     )
 
-    # Training, from the last checkpoint where there is one
+    # Training, from the last checkpoint if there is one
     if training_args.do_train:
-        checkpoint = utils.find_checkpoint(training_args, settings)
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.log_metrics("train", metrics)
-        trainer.save_metrics("train", metrics)
-        if training_args.should_save:
-            utils.save_model(model, pretrained_tokenizer, training_args.output_dir)
+        trainer.fine_tune()
 
     # Evaluation
     scores = utils.read_metrics(training_args.output_dir if training_args.do_train else model_args.model_name_or_path)
     if training_args.do_eval:
-        metrics = trainer.evaluate_final()
-        scores = utils.dev_metrics(
-            data_args.dataset,
-            len(eval_examples),
-            {"accuracy": metrics["eval_accuracy"]},
-            utils.majority_share(eval_examples),
-        )
-        trainer.log_metrics("eval", metrics)
-        if training_args.should_save:
-            utils.write_json(os.path.join(training_args.output_dir, "metrics.json"), scores)
+        scores = trainer.score(utils.majority_share(dev.examples))
 
     # Prediction
     if training_args.do_predict:
-        features, restore = utils.longest_first(utils.seq_cls_features(test_examples, tokenizer, data_args))
-        logits = trainer.predict(features).predictions[restore]
+        answers = trainer.answer(test)
         if training_args.should_save:
-            results = utils.classify(test_examples, logits, labels)
-            utils.write_predictions(TASK, data_args, training_args.output_dir, test_examples, results)
+            utils.write_predictions(TASK, data_args, training_args.output_dir, test, answers)
 
     # Export
     if training_args.do_export and training_args.should_save:
         folder = os.path.join(model_args.export_model_dir, data_args.dataset, "export")
-        utils.export_model(TASK, model, pretrained_tokenizer, folder, scores)
+        utils.export_model(TASK, model, tokenizer, folder, scores)
 
 
 if __name__ == "__main__":

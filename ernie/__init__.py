@@ -1,6 +1,9 @@
-"""What the six scripts share, a file a step, in the order in which data passes through them:
+"""What the six scripts share, one file per step, in the order in which data passes through them:
 
-arguments  data  models  features  metrics  training  export  predictions
+tasks  arguments  data  models  features  metrics  training  predictions  export        run_*.py
+compression  pruning  quantization  report                                              compress_*.py
+errors  files                                                                           everywhere
+static_model  onnx_graph  paddle_int8      what depends on Paddle's version: static models, their ONNX form, INT8
 
 `utils.py` gathers the names that the scripts use.
 """

@@ -1,4 +1,4 @@
-"""Arguments: the command line over the YAML file over the defaults; and how errors reach the user."""
+"""Arguments: the command line over the YAML file over the defaults."""
 
 import argparse
 import dataclasses
@@ -14,51 +14,8 @@ from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 from paddlenlp.trainer import PdArgumentParser, TrainingArguments, set_seed
 from paddlenlp.utils.log import logger
 
-SCRIPTS = {
-    "SequenceClassification": "run_seq_cls.py",
-    "TokenClassification": "run_token_cls.py",
-    "QuestionAnswering": "run_qa.py",
-}
-COMPRESS_SCRIPTS = {task: name.replace("run_", "compress_") for task, name in SCRIPTS.items()}
-
-# The labels of the published data sets, in PaddleNLP's order (paddlenlp.datasets), which is the order of the
-# classes in everybody's fine-tuned models.
-LABELS = {
-    "afqmc": ["0", "1"],
-    "tnews": ["100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116"],
-    "iflytek": [str(i) for i in range(119)],
-    "ocnli": ["entailment", "contradiction", "neutral"],
-    "cmnli": ["contradiction", "entailment", "neutral"],
-    "cluewsc2020": ["true", "false"],
-    "csl": ["0", "1"],
-    "msra_ner": ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"],
-    "cmrc2018": [],
-}
-TASK_OF = dict.fromkeys(LABELS, "SequenceClassification")
-TASK_OF.update(msra_ner="TokenClassification", cmrc2018="QuestionAnswering")
-
-# The score by which the best checkpoint is chosen and models are compared.
-MAIN_SCORE = {"SequenceClassification": "accuracy", "TokenClassification": "f1", "QuestionAnswering": "exact_match"}
-
-
-class UserError(Exception):
-    """What a user can mend: printed as one message without a traceback, exit status 1."""
-
-
-class UsageError(UserError):
-    """A wrong argument, on the command line or in the YAML file: exit status 2."""
-
-
-def run(main):
-    """Runs a script's main() and turns what a user can mend into one message and an exit status."""
-    try:
-        main()
-    except UserError as e:
-        print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
-        sys.exit(2 if isinstance(e, UsageError) else 1)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+from ernie.errors import UsageError, UserError
+from ernie.tasks import DATA_SETS, QA, TASKS
 
 
 @dataclass
@@ -158,7 +115,7 @@ class CompressionArguments(PaddleCompressionArguments):
         default_factory=lambda: ["mse", "KL"],
         metadata={
             "help": "ptq: how the range of an activation follows from calibration texts, one model each. abs_max, "
-            "min_max: its largest value; avg: the mean of the texts' largest; hist: the 99.99% quantile; mse, emd: "
+            "min_max: its largest value; avg: the mean of the texts' largest; hist: the 99.99%% quantile; mse, emd: "
             "the least squared error, or distance of distributions; KL: the least divergence of histograms (slow)."
         },
     )
@@ -188,7 +145,7 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     """Arguments of one script: the command line over the YAML file over the defaults.
 
     Args:
-        task: a block of the YAML file, as in `SCRIPTS`.
+        task: a row of `TASKS`.
         arguments_class: `TrainingArguments` or `CompressionArguments`.
         argv: the command line; left out, this process's own.
 
@@ -205,21 +162,21 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     parser.set_defaults(device=device, report_to="visualdl", load_best_model_at_end=None)
 
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "dataset"):
+    for name in ("config", "dataset", "data_dir"):
         early.add_argument(f"--{name}", nargs="?")
     early = early.parse_known_args(argv)[0]
     if early.config:
-        apply_config(parser, early.config, task, early.dataset)
+        apply_config(parser, early.config, task, early.dataset, early.data_dir)
 
     values, unknown = parser.parse_known_args(argv)
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].split('=')[0], names)}")
-    check_values(values, task, SCRIPTS if arguments_class is TrainingArguments else COMPRESS_SCRIPTS)
+    check_values(values, task, compress=arguments_class is CompressionArguments)
     if arguments_class is CompressionArguments:
         check_compression_values(values)
         values.output_dir = os.path.normpath(values.output_dir)
-        values.metric_for_best_model = MAIN_SCORE[task]
+        values.metric_for_best_model = task.score
     else:
         # One folder a data set; the scripts' --output_dir is the folder of all of them.
         values.export_model_dir = values.export_model_dir or values.output_dir
@@ -228,12 +185,12 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
         if values.load_best_model_at_end is None:
             values.load_best_model_at_end = values.do_train and values.do_eval and values.save_strategy != "no"
         if values.load_best_model_at_end:
-            values.metric_for_best_model = values.metric_for_best_model or MAIN_SCORE[task]
+            values.metric_for_best_model = values.metric_for_best_model or task.score
     if values.do_eval and not values.eval_steps:
         values.eval_steps = values.save_steps
         if values.evaluation_strategy == "no":
             values.evaluation_strategy = values.save_strategy
-    if task == "QuestionAnswering":
+    if task is QA:
         values.label_names = ["start_positions", "end_positions"]
 
     if values.device == "cpu":
@@ -266,8 +223,12 @@ def default_device():
     return "gpu", "Paddle sees a GPU"
 
 
-def apply_config(parser, path, task, dataset):
-    """Makes a YAML file's DefaultArgs, and over them its block for a data set, the parser's defaults."""
+def apply_config(parser, path, task, dataset, data_dir=None):
+    """Makes a YAML file's DefaultArgs, and its block for a data set over them, the parser's defaults.
+
+    Args:
+        dataset, data_dir: of the command line, or None; the file may name them in DefaultArgs.
+    """
     try:
         with open(path, encoding="utf-8") as f:
             config = yaml.safe_load(f) or {}
@@ -275,38 +236,65 @@ def apply_config(parser, path, task, dataset):
         raise UserError(f"--config {path}: {e.strerror}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UsageError(f"--config {path} is not YAML: {' '.join(str(e).split())}") from e
-    sections = ("DefaultArgs", *SCRIPTS)
+    heads = [row.head for row in TASKS.values()]
+    sections = ("DefaultArgs", *heads)
     if not isinstance(config, dict):
         raise UsageError(f"--config {path}: expected the blocks {', '.join(sections)}")
-    for name in config:
+    for name, block in config.items():
         if name not in sections:
             raise UsageError(f"--config {path}: unknown block {name!r}{_nearest(name, sections)}")
+        if not isinstance(block or {}, dict):
+            expected = "`argument: value` lines" if name == "DefaultArgs" else "a block for each data set"
+            raise UsageError(f"--config {path}, {name}: expected {expected}, got {block!r:.60}")
     blocks = {"DefaultArgs": config.get("DefaultArgs") or {}}
-    for section in SCRIPTS:
-        for name, block in (config.get(section) or {}).items():
-            blocks[f"{section}: {name}"] = block or {}
+    for head in heads:
+        for name, block in (config.get(head) or {}).items():
+            blocks[f"{head}: {name}"] = block or {}
     # The compress scripts read the same file: their arguments are known here, too.
     types = (ModelArguments, DataArguments, TrainingArguments, CompressionArguments)
     known = {f.name for t in types for f in dataclasses.fields(t)}
     for where, block in blocks.items():
         if not isinstance(block, dict):
-            raise UsageError(f"--config {path}, {where}: expected `argument: value` lines")
+            raise UsageError(f"--config {path}, {where}: expected `argument: value` lines, got {block!r:.60}")
         for key in block:
             if key not in known:
                 raise UsageError(f"--config {path}, {where}: unknown key {key!r}{_nearest(key, known)}")
+            if key == "dataset" and where != "DefaultArgs":
+                raise UsageError(f"--config {path}, {where}: `dataset` decides which block is read; it may be in "
+                                 "DefaultArgs or on the command line")  # fmt: skip
+    dataset = dataset or blocks["DefaultArgs"].get("dataset")
+    _warn_of_misspelt_blocks(path, blocks, data_dir or blocks["DefaultArgs"].get("data_dir"))
     actions = {action.dest: action for action in parser._actions}
-    for where in ("DefaultArgs", f"{task}: {dataset}"):
+    for where in ("DefaultArgs", f"{task.head}: {dataset}"):
         for key, value in blocks.get(where, {}).items():
             if key not in actions or value is None:
                 continue
             action = actions[key]
+            many = action.nargs == "+"
+            if isinstance(value, dict) or (isinstance(value, list) and (not many or not value)):
+                expected = "a list of values" if many else "one value"
+                raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit, expected {expected}")
             try:
-                many = isinstance(value, list)
-                values = [parser._get_value(action, str(v)) for v in (value if many else [value])]
+                values = [parser._get_value(action, str(v)) for v in (value if isinstance(value, list) else [value])]
             except argparse.ArgumentError:
-                raise UsageError(f"--config {path}, {where}: {key}: {value!r} does not fit") from None
+                raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit") from None
             action.required = False
-            parser.set_defaults(**{key: values if action.nargs == "+" else values[0]})
+            parser.set_defaults(**{key: values if many else values[0]})
+
+
+def _warn_of_misspelt_blocks(path, blocks, data_dir):
+    """A data set's block whose name is neither a published data set's nor a folder of --data_dir is never read."""
+    folders = os.listdir(data_dir) if data_dir and os.path.isdir(str(data_dir)) else []
+    for where in blocks:
+        head, _, name = where.partition(": ")
+        if not name or name in folders:
+            continue
+        row = DATA_SETS.get(name)
+        if row and row.task.head != head:
+            logger.warning(f"--config {path}: the block {where} is never read: {name} belongs under {row.task.head}")
+        elif not row and (data_dir or difflib.get_close_matches(name, DATA_SETS, n=1)):
+            near = _nearest(name, [*DATA_SETS, *folders])
+            logger.warning(f"--config {path}: no data set is called as the block {where}{near}")
 
 
 def _nearest(name, names):
@@ -315,8 +303,12 @@ def _nearest(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check_values(values, task, scripts=SCRIPTS):
-    """Raises UsageError for values that would fail later, or silently train something else."""
+def check_values(values, task, compress=False):
+    """Raises UsageError for values that would fail later, or silently train something else.
+
+    Args:
+        compress: the script is a compress_*.py.
+    """
     minimum = {
         "max_seq_length": 8,
         "doc_stride": 1,
@@ -339,11 +331,12 @@ def check_values(values, task, scripts=SCRIPTS):
             f"--dynamic_max_length {max(values.dynamic_max_length)}: the last of these lengths must hold "
             f"--max_seq_length {values.max_seq_length}"
         )
-    other = TASK_OF.get(values.dataset, task)
-    if other != task:
-        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {scripts[other]}")
-    if values.data_dir is None and values.dataset not in TASK_OF:
-        names = [name for name in TASK_OF if TASK_OF[name] == task]
+    known = DATA_SETS.get(values.dataset)
+    if known and known.task is not task:
+        script = known.task.compress_script if compress else known.task.script
+        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {script}")
+    if values.data_dir is None and known is None:
+        names = [name for name, row in DATA_SETS.items() if row.task is task]
         raise UsageError(
             f"--dataset {values.dataset}: none of {', '.join(names)}{_nearest(values.dataset, names)} "
             "For a data set of your own add --data_dir"
@@ -364,7 +357,13 @@ def check_compression_values(values):
             raise UsageError(
                 f"--algo_list {algorithm}: none of {', '.join(ALGORITHMS)}{_nearest(algorithm, ALGORITHMS)}"
             )
-    values.width_mult_list = [read_width(text) for text in values.width_mult_list]
+    widths = {}
+    for text in values.width_mult_list:
+        width = read_width(text)
+        if width_name(width) in widths:
+            raise UsageError(f"--width_mult_list {text}: the folder {width_name(width)} is named twice")
+        widths[width_name(width)] = width
+    values.width_mult_list = list(widths.values())
     for name in ("batch_size_list", "batch_num_list"):
         if min(getattr(values, name)) < 1:
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
@@ -392,6 +391,11 @@ def read_width(text):
     """A share of 1 as a float, from a decimal ("0.75") or a fraction ("2/3")."""
     match = re.fullmatch(r"\s*(\d*\.?\d+)\s*(?:/\s*(\d*\.?\d+)\s*)?", str(text))
     width = float(match[1]) / float(match[2] or 1) if match and float(match[2] or 1) else 0.0
-    if not 0 < width <= 1:
+    if not 0.0001 <= width <= 1:
         raise UsageError(f"--width_mult_list {text}: expected a number above 0 and up to 1, such as 0.75 or 2/3")
     return width
+
+
+def width_name(width_mult):
+    """The folder of a width: width_mult_0.75 as in PaddleNLP, but with four digits, width_mult_0.6667."""
+    return f"width_mult_{round(width_mult, 4)}"

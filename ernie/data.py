@@ -1,4 +1,4 @@
-"""Data: CLUE's files to examples, from the hub or from a local folder, with errors that name the line."""
+"""Data: reads CLUE's files, from the hub or from a local folder; errors name the line."""
 
 import json
 import os
@@ -6,33 +6,40 @@ import re
 
 from paddlenlp.utils.log import logger
 
-from ernie.arguments import LABELS, TASK_OF, UserError
-from ernie.models import read_model_config
+from ernie.errors import UserError
+from ernie.models import read_labels
+from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
+
+
+def load_splits(task, data_args, training_args):
+    """(train, dev, test) examples, each None where no --do_... needs it; see `load_examples`."""
+    needed = {"train": training_args.do_train, "dev": training_args.do_eval, "test": training_args.do_predict}
+    return [load_examples(task, data_args, split) if use else None for split, use in needed.items()]
 
 
 def load_examples(task, data_args, split):
     """Reads one split of a data set.
 
     Args:
-        task: as in `SCRIPTS`.
+        task: a row of `TASKS`.
         split: "train", "dev" or "test".
 
     Returns:
         A list of examples. Each holds "id", "where" (file and line), and
-        - SequenceClassification: "text", "text_pair" (str or None), "label" (str; none in a test split);
-        - TokenClassification: "tokens", "tags" (lists of str; no tags in an unlabelled file);
-        - QuestionAnswering: "question", "context", "answers": [{"text", "answer_start"}].
+        - seq_cls: "text", "text_pair" (str or None), "label" (str; none in a test split);
+        - token_cls: "tokens", "tags" (lists of str; no tags in an unlabelled file);
+        - qa: "question", "context", "answers": [{"text", "answer_start"}].
 
     Raises:
         UserError: a file is missing or empty, or a row is broken; names file and line.
     """
     path = find_split(task, data_args, split)
-    reader = {
-        "SequenceClassification": read_seq_cls,
-        "TokenClassification": read_token_cls,
-        "QuestionAnswering": read_qa,
-    }[task]
-    examples = reader(path, labelled=split != "test")
+    labelled = split != "test"
+    if task is SEQ_CLS:
+        data_set = DATA_SETS.get(data_args.dataset)
+        examples = read_seq_cls(path, labelled, data_set and data_set.no_agreement)
+    else:
+        examples = {TOKEN_CLS: read_token_cls, QA: read_qa}[task](path, labelled)
     if not examples:
         raise UserError(f"{path} has no examples")
     logger.info(f"{split}: {len(examples):,} examples from {path}")
@@ -48,8 +55,8 @@ def find_split(task, data_args, split):
         inside = sorted(os.listdir(data_args.data_dir)) if os.path.isdir(data_args.data_dir) else None
         found = "does not exist" if inside is None else f"holds {', '.join(inside[:12]) or 'nothing'}"
         raise UserError(f"no folder {folder}: --data_dir {data_args.data_dir} {found}")
-    names = [f"{split}.tsv" if task == "TokenClassification" else f"{split}.json"]
-    if task == "TokenClassification" and split == "dev":
+    names = [f"{split}.{task.suffix}"]
+    if task is TOKEN_CLS and split == "dev":
         names.append("test.tsv")  # MSRA_NER has two splits only and is scored on test
     for name in names:
         path = os.path.join(folder, name)
@@ -62,12 +69,10 @@ def fetch_split(dataset, split):
     """Has PaddleNLP's data set builder download a split (once, to its cache); returns the file's path."""
     from paddlenlp.datasets.dataset import import_main_class
 
-    clue = TASK_OF[dataset] == "SequenceClassification"
-    builder = import_main_class("clue" if clue else dataset)(lazy=False, name=dataset if clue else None)
-    # PaddleNLP's MSRA_NER has no dev split, and its CMRC2018 no test split but "trial".
-    hub_split = {("msra_ner", "dev"): "test", ("cmrc2018", "test"): "trial"}.get((dataset, split), split)
+    row = DATA_SETS[dataset]
+    builder = import_main_class(row.hub)(lazy=False, name=dataset if row.hub != dataset else None)
     try:
-        return builder._get_data(hub_split)
+        return builder._get_data(row.hub_splits.get(split, split))
     except Exception as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise UserError(
@@ -94,9 +99,13 @@ def read_lines(path):
         raise UserError(f"{path}: {e.strerror}") from e
 
 
-def read_seq_cls(path, labelled):
-    """Reads JSON lines of CLUE's classification tasks; which one is told by the fields."""
-    examples = []
+def read_seq_cls(path, labelled, no_agreement=None):
+    """Reads JSON lines of CLUE's classification tasks; the fields tell which one.
+
+    Args:
+        no_agreement: label of rows to leave out, which the annotators did not agree on (OCNLI, CMNLI).
+    """
+    examples, left_out = [], 0
     for number, line in read_lines(path):
         where = f"{path} line {number}"
         try:
@@ -123,10 +132,13 @@ def read_seq_cls(path, labelled):
                 label = str(label).lower()
             if label is None or isinstance(label, (float, list, dict)) or str(label) == "":
                 raise UserError(f"{where}: `label` is {json.dumps(label)}, expected a label's name")
-            if label == "-":
-                continue  # OCNLI, CMNLI: the annotators did not agree
+            if no_agreement is not None and label == no_agreement:
+                left_out += 1
+                continue
             example["label"] = str(label)
         examples.append(example)
+    if left_out:
+        logger.warning(f"{path}: {left_out:,} rows left out, labelled {no_agreement!r} (the annotators did not agree)")
     return examples
 
 
@@ -222,30 +234,38 @@ def read_qa(path, labelled):
     return examples
 
 
-def find_labels(task, dataset, train_examples, model_args):
-    """The label list, in the order of the model's classes.
+def find_labels(task, data_args, train_examples, model_args):
+    """The labels, in the order of the model's classes; none for reading comprehension.
 
     A published data set has its own; one's own takes its labels from the training file, or, where nothing is
     trained, from the fine-tuned model.
     """
-    if dataset in LABELS:
-        return LABELS[dataset]
-    if task == "QuestionAnswering":
+    if data_args.dataset in DATA_SETS:
+        return list(DATA_SETS[data_args.dataset].labels)
+    if task is QA:
         return []
     if train_examples is None:
-        id2label = read_model_config(model_args.model_name_or_path).get("id2label") or {}
-        return [id2label[key] for key in sorted(id2label, key=int)]
-    key = "label" if task == "SequenceClassification" else "tags"
-    labels = {label for e in train_examples for label in ([e[key]] if key == "label" else e[key])}
-    return sorted(labels | ({"O"} if key == "tags" else set()))
+        return read_labels(model_args.model_name_or_path)
+    if task is SEQ_CLS:
+        return sorted({e["label"] for e in train_examples})
+    return sorted({"O"}.union(*(e["tags"] for e in train_examples)))
 
 
 def label_ids(examples, labels, key):
-    """{label: class index}, once every example is known to carry known labels only."""
+    """The class index of each example's label, or of each of its tags.
+
+    Args:
+        key: "label", or "tags", a list.
+
+    Raises:
+        UserError: an example has a label that is not in `labels`; names file and line.
+    """
     ids = {label: index for index, label in enumerate(labels)}
-    for example in examples:
-        for label in [example[key]] if isinstance(example[key], str) else example[key]:
-            if label not in ids:
-                names = ", ".join(labels[:20]) + (" ..." if len(labels) > 20 else "")
-                raise UserError(f"{example['where']}: unknown label {label!r}; known are {names}")
-    return ids
+    try:
+        return [[ids[tag] for tag in e[key]] if key == "tags" else ids[e[key]] for e in examples]
+    except KeyError:
+        example, label = next(
+            (e, label) for e in examples for label in (e[key] if key == "tags" else [e[key]]) if label not in ids
+        )
+        names = ", ".join(labels[:20]) + (" ..." if len(labels) > 20 else "")
+        raise UserError(f"{example['where']}: unknown label {label!r}; known are {names}") from None

@@ -1,48 +1,116 @@
-"""Features: examples to input ids and labels, and features to batches."""
+"""Features: examples to input ids and labels, and features to batches.
+
+Texts are tokenized, and answers read, by the predictor's own tasks (ernie_predictor/tasks.py), so that a text gets the
+same answer in training and in deployment. Training adds labels and batches.
+"""
 
 import bisect
 import re
+from functools import cached_property
 
 import numpy as np
 import paddle
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
+from ernie.data import label_ids
+from ernie.errors import UserError
+from ernie.files import content_hash, features_hash
+
 IGNORED = -100  # the label that paddle's cross entropy leaves out
 
 
-def encode(tokenizer, texts, description):
-    """Tokenizes many texts with a progress bar; a list of `Encoding`."""
-    encodings = []
-    with tqdm(total=len(texts), desc=description, disable=len(texts) < 2000) as bar:
-        for begin in range(0, len(texts), 1024):
-            chunk = texts[begin : begin + 1024]
-            encodings += tokenizer.encode(chunk)
+class Split:
+    """The examples of one split as features for a model, and what reads answers from their logits.
+
+    Attributes:
+        examples: as `load_examples` returns them.
+        features: dicts of "input_ids", "token_type_ids" (lists of int) and, for training, labels.
+        sorted_features: the same from the longest to the shortest, for batches with little padding.
+    """
+
+    def __init__(self, processor, examples, pairs, labels=None):
+        """
+        Args:
+            processor: a task of ernie_predictor/tasks.py.
+            pairs: for each example a `Pair` of texts.
+            labels: the names of the classes, if the features carry labels.
+        """
+        self.processor, self.examples, self.pairs, self.labels = processor, examples, pairs, labels
+        inputs, self.notes = tokenize(processor, pairs)
+        self.features = [{"input_ids": ids, "token_type_ids": types} for ids, types in inputs]
+
+    @cached_property
+    def order(self):
+        return np.argsort([-len(f["input_ids"]) for f in self.features], kind="stable")
+
+    @cached_property
+    def sorted_features(self):
+        return [self.features[i] for i in self.order]
+
+    def answers(self, outputs):
+        """One answer per example, as the predictor gives it.
+
+        Args:
+            outputs: the model's output array or tuple of arrays [features, ...], in the order of `sorted_features`.
+        """
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        logits = [None] * len(self.features)
+        for index, *arrays in zip(self.order, *outputs):
+            logits[index] = tuple(arrays)
+        answers, logits = [], iter(logits)
+        pairs = tqdm(self.pairs, desc="Reading answers", disable=len(self.pairs) < 2000)
+        for pair, note in zip(pairs, self.notes):
+            answers += self.processor.read([pair], [note], logits)
+        return answers
+
+    def hashes(self):
+        """Identity of the texts and of the labels: {"texts": str, "labels": str}."""
+        keys = {key for feature in self.features[:1] for key in feature} - {"input_ids", "token_type_ids"}
+        return {
+            "texts": features_hash(self.features, ["input_ids", "token_type_ids"]),
+            "labels": content_hash(self.labels, features_hash(self.features, sorted(keys))),
+        }
+
+
+def tokenize(processor, pairs):
+    """Tokenizes many texts with a progress bar; (features, notes) as `processor.tokenize` returns them."""
+    features, notes = [], []
+    with tqdm(total=len(pairs), desc="Tokenizing", disable=len(pairs) < 2000) as bar:
+        for begin in range(0, len(pairs), 1024):
+            chunk = pairs[begin : begin + 1024]
+            more_features, more_notes = processor.tokenize(chunk)
+            features += more_features
+            notes += more_notes
             bar.update(len(chunk))
-    return encodings
+    return features, notes
 
 
-def seq_cls_features(examples, tokenizer, data_args, label2id=None):
-    """Classification features: "input_ids", "token_type_ids" (lists of int), "labels" (int) where there are."""
-    encodings = encode(tokenizer, [e["text"] for e in examples], "Tokenizing")
-    pairs = [e["text_pair"] for e in examples]
-    pair_encodings = iter(encode(tokenizer, [p for p in pairs if p is not None], "Tokenizing pairs"))
-    features = []
-    for example, encoding, pair in zip(examples, encodings, pairs):
-        pair_ids = None if pair is None else next(pair_encodings).ids
-        input_ids, token_type_ids = tokenizer.build_inputs(encoding.ids, pair_ids, data_args.max_seq_length)
-        feature = {"input_ids": input_ids, "token_type_ids": token_type_ids}
-        if label2id is not None:
-            feature["labels"] = label2id[example["label"]]
-        features.append(feature)
-    return features
+def checked(processor, example, item):
+    """`processor.check`, with errors that name the example's file and line."""
+    try:
+        return processor.check(item)
+    except UserError as e:
+        raise UserError(f"{example['where']}: {e}") from None
+
+
+def seq_cls_features(processor, examples, labels=None):
+    """Classification: a `Split`, with "labels" (int) if the names of the classes are given; None for None."""
+    if examples is None:
+        return None
+    pairs = [checked(processor, e, (e["text"], e["text_pair"])) for e in examples]
+    split = Split(processor, examples, pairs, labels)
+    if labels is not None:
+        for feature, label in zip(split.features, label_ids(examples, labels, "label")):
+            feature["labels"] = label
+    return split
 
 
 def join_tokens(tokens):
-    """The text that tokens stand for, and where in it each begins.
+    """The text that tokens make up, and where in it each begins.
 
-    Words of an alphabet are set apart by a space, as people write them; single characters are not, since
-    MSRA_NER writes a word of an alphabet letter by letter.
+    Words of an alphabet are separated by a space, as people write them; single characters are not, since MSRA_NER
+    writes a word of an alphabet letter by letter.
 
     >>> join_tokens(["在", "New", "York", "3", "0", "天"])
     ('在New York30天', [0, 1, 5, 9, 10, 11])
@@ -60,40 +128,39 @@ def _wordlike(char):
     return char.isascii() and char.isalnum()
 
 
-def token_cls_features(examples, tokenizer, data_args, label2id=None):
-    """NER features: "input_ids", "token_type_ids", "labels" (lists of int), and for reading answers "text",
-    "offsets" ([(start, end)] of the kept pieces).
+def token_cls_features(processor, examples, labels=None):
+    """NER: a `Split`, with "labels" (list of int) if the names of the tags are given; None for None.
 
-    A token's label stands on its first piece. Everything else ([CLS], [SEP], pieces that begin no token) is
-    labelled `IGNORED`, hence out of the loss and of the score.
+    A token's label is on its first piece. Everything else ([CLS], [SEP], pieces that begin no token) is labelled
+    `IGNORED`, hence left out of loss and score.
     """
+    if examples is None:
+        return None
     joined = [join_tokens(e["tokens"]) for e in examples]
-    encodings = encode(tokenizer, [text for text, _ in joined], "Tokenizing")
-    features, cut = [], 0
-    for example, (text, starts), encoding in zip(examples, joined, encodings):
-        input_ids, token_type_ids = tokenizer.build_inputs(encoding.ids, None, data_args.max_seq_length)
-        offsets = encoding.offsets[: len(input_ids) - 2]
-        cut += len(offsets) < len(encoding.offsets)
-        feature = {"input_ids": input_ids, "token_type_ids": token_type_ids, "text": text, "offsets": offsets}
-        if label2id is not None:
-            labels, labelled = [IGNORED], -1
+    truncated = processor.truncated
+    pairs = [checked(processor, e, text) for e, (text, _) in zip(examples, joined)]
+    split = Split(processor, examples, pairs, labels)
+    if labels is not None:
+        tags = label_ids(examples, labels, "tags")
+        for feature, offsets, (_, starts), ids in zip(split.features, split.notes, joined, tags):
+            feature["labels"], labelled = [IGNORED], -1
             for start, _ in offsets:
                 token = bisect.bisect_right(starts, start) - 1
-                labels.append(label2id[example["tags"][token]] if token > labelled else IGNORED)
+                feature["labels"].append(ids[token] if token > labelled else IGNORED)
                 labelled = max(token, labelled)
-            feature["labels"] = [*labels, IGNORED]
-        features.append(feature)
-    if cut:
+            feature["labels"].append(IGNORED)
+    if processor.truncated > truncated:
         logger.warning(
-            f"{cut:,} of {len(examples):,} sentences were cut at --max_seq_length {data_args.max_seq_length}"
+            f"{processor.truncated - truncated:,} of {len(examples):,} sentences were truncated at --max_seq_length "
+            f"{processor.max_seq_length}"
         )
-    return features
+    return split
 
 
 def locate_answer(context, answer):
-    """(start, end) of an answer in characters; None where its text is nowhere in the context.
+    """(start, end) of an answer in characters; None if its text is nowhere in the context.
 
-    CMRC2018 has answers whose `answer_start` is off: the nearest occurrence is taken.
+    CMRC2018 has answers whose `answer_start` is wrong: the nearest occurrence is taken.
     """
     text, start = answer["text"], answer["answer_start"]
     if start < 0 or context[start : start + len(text)] != text:
@@ -104,52 +171,41 @@ def locate_answer(context, answer):
     return start, start + len(text)
 
 
-def qa_features(examples, tokenizer, data_args, labelled=False):
-    """Reading comprehension features, one a window of a context: "input_ids", "token_type_ids", and for reading
-    answers "example" (index), "first" (the window's first context piece), "begin" (its position in the input);
-    with `labelled` also "start_positions", "end_positions" (0, [CLS], where the window lacks the answer).
+def qa_features(processor, examples, labelled=True):
+    """Reading comprehension: a `Split` with one feature per window of a context; None for None.
 
-    Returns:
-        (features, offsets of every example's context pieces).
+    Args:
+        labelled: whether to add "start_positions", "end_positions" (0, [CLS], where the window lacks the answer).
     """
-    questions = encode(tokenizer, [e["question"] for e in examples], "Tokenizing questions")
-    # The questions of one context follow each other: each context is tokenized once.
-    contexts = list(dict.fromkeys(e["context"] for e in examples))
-    encoded = dict(zip(contexts, encode(tokenizer, contexts, "Tokenizing contexts")))
-    features, lost = [], 0
-    for index, (example, question) in enumerate(zip(examples, questions)):
-        context = encoded[example["context"]]
-        pieces = None
-        if labelled:
-            spans = (locate_answer(example["context"], answer) for answer in example["answers"])
-            span = next((s for s in spans if s is not None), None)
-            if span is not None:
-                pieces = _pieces_of(span, context.offsets)
-            lost += pieces is None
-        for input_ids, token_type_ids, first, begin in tokenizer.build_windows(
-            question, context, data_args.max_seq_length, data_args.doc_stride, data_args.max_query_length
-        ):
-            feature = {"input_ids": input_ids, "token_type_ids": token_type_ids}
-            feature.update(example=index, first=first, begin=begin)
-            if labelled:
-                inside = pieces is not None and first <= pieces[0] and pieces[1] < first + len(input_ids) - begin - 1
-                feature["start_positions"] = pieces[0] - first + begin if inside else 0
-                feature["end_positions"] = pieces[1] - first + begin if inside else 0
-            features.append(feature)
+    if examples is None:
+        return None
+    split = Split(processor, examples, [checked(processor, e, (e["question"], e["context"])) for e in examples])
+    if not labelled:
+        return split
+    features, lost = iter(split.features), 0
+    for example, (offsets, windows) in zip(examples, split.notes):
+        spans = (locate_answer(example["context"], answer) for answer in example["answers"])
+        span = next((s for s in spans if s is not None), None)
+        pieces = _pieces_of(span, offsets) if span else None
+        lost += pieces is None
+        for (first, place), feature in zip(windows, features):
+            inside = pieces is not None and first <= pieces[0] and pieces[1] < first + place.stop - place.start
+            feature["start_positions"] = pieces[0] - first + place.start if inside else 0
+            feature["end_positions"] = pieces[1] - first + place.start if inside else 0
     if lost:
-        logger.warning(f"{lost:,} of {len(examples):,} questions have no answer that stands in the context")
-    return features, [encoded[e["context"]].offsets for e in examples]
+        logger.warning(f"{lost:,} of {len(examples):,} questions have no answer that occurs in the context")
+    return split
 
 
 def _pieces_of(span, offsets):
-    """(first, last) piece of a span of characters, or None where no piece lies there (white space)."""
+    """(first, last) piece of a span of characters, or None where there is no piece (white space)."""
     first = bisect.bisect_right([end for _, end in offsets], span[0])
     last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
     return (first, last) if first <= last else None
 
 
 class Collator:
-    """Features to a batch: pads to the longest, or to the first of `dynamic_max_length` that holds it.
+    """Features to a batch of arrays: pads to the longest, or to the first of `dynamic_max_length` that holds it.
 
     The longest batch is [batch, max_seq_length], int64.
     """
@@ -170,9 +226,3 @@ class Collator:
                 values = [v + [IGNORED] * (length - len(v)) for v in values]
             batch[key] = np.array(values, dtype=np.int64)
         return {key: paddle.to_tensor(value) for key, value in batch.items()}
-
-
-def longest_first(features):
-    """(features from the longest to the shortest, for batches with little padding; what restores the order)."""
-    order = np.argsort([-len(f["input_ids"]) for f in features], kind="stable")
-    return [features[i] for i in order], np.argsort(order)

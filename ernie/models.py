@@ -3,10 +3,16 @@
 import json
 import os
 
-from paddlenlp.transformers import AutoTokenizer, ErnieTokenizer
+import paddlenlp.transformers
+from ernie_predictor import tokenizer as fast_tokenizers
+from ernie_predictor.tasks import TASKS as PROCESSORS
+from paddlenlp.transformers import AutoTokenizer
+from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
 
-from ernie_predictor import errors, tokenizer as ernie_tokenizer
-from ernie.arguments import SCRIPTS, UsageError, UserError
+from ernie.errors import UsageError, UserError
+from ernie.tasks import QA
+
+QA_PARAMS = ("doc_stride", "max_query_length", "max_answer_length", "n_best_size")
 
 
 def local_folder(name):
@@ -41,31 +47,86 @@ def read_model_config(name):
         raise UserError(f"{path} is not JSON: {e}") from e
 
 
-def load_model(auto_class, model_args, data_args, tokenizer, labels, fine_tuned):
+def read_labels(name):
+    """The labels of a fine-tuned model folder, in the order of its classes."""
+    id2label = read_model_config(name).get("id2label") or {}
+    return [id2label[key] for key in sorted(id2label, key=int)]
+
+
+def load_processor(task, model_args, data_args, labels):
+    """What turns texts into features and logits into answers: the predictor's own, with PaddleNLP's ids.
+
+    Returns:
+        (PaddleNLP's tokenizer, which saves itself beside a model; a task of ernie_predictor/tasks.py).
+    """
+    name = model_args.model_name_or_path
+    folder = local_folder(name)
+    try:
+        if folder is not None:
+            fast_tokenizers.load_vocab(os.path.join(folder, "vocab.txt"))  # its errors name the file
+            pretrained = PaddleNLPTokenizer.from_pretrained(folder)
+        else:
+            pretrained = AutoTokenizer.from_pretrained(name)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(_cannot_load("tokenizer", name, folder, e)) from e
+    if not isinstance(pretrained, PaddleNLPTokenizer):
+        raise UserError(f"--model_name_or_path {name} has a {type(pretrained).__name__}; expected an ERNIE model")
+    pretrained.model_max_length = data_args.max_seq_length
+    pretrained.init_kwargs["model_max_length"] = data_args.max_seq_length
+    pretrained.init_kwargs.pop("special_tokens_map_file", None)  # a path of this machine, which would be saved
+    if data_args.use_fast_tokenizer:
+        vocab = dict(pretrained.vocab.token_to_idx)
+        tokenizer = fast_tokenizers.ErnieTokenizer(vocab, do_lower_case=pretrained.do_lower_case)
+    else:
+        tokenizer = PythonTokenizer(pretrained)
+    processor = PROCESSORS[task.name](
+        tokenizer,
+        data_args.max_seq_length,
+        dict(enumerate(labels)),
+        {key: getattr(data_args, key) for key in QA_PARAMS},
+    )
+    return pretrained, processor
+
+
+class PythonTokenizer(fast_tokenizers.ErnieTokenizer):
+    """PaddleNLP's own tokenizer in Python with the interface of the fast ones, for --use_fast_tokenizer off."""
+
+    def __init__(self, pretrained):
+        super().__init__(dict(pretrained.vocab.token_to_idx), backend="tokenizers")
+        self.pretrained = pretrained
+
+    def encode(self, texts, offsets=True):
+        # PaddleNLP's own offsets are of the normalized text; those of `tokenizers` are exact, and the pieces the same.
+        offsets = [e.offsets for e in super().encode(texts)]
+        ids = [self.pretrained.convert_tokens_to_ids(self.pretrained.tokenize(text)) for text in texts]
+        return [fast_tokenizers.Encoding(*pair) for pair in zip(ids, offsets)]
+
+
+def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     """Loads a model with a head for these labels.
 
     Args:
-        auto_class: AutoModelForSequenceClassification or another of paddlenlp.transformers.
-        fine_tuned: nothing will be trained, so the folder must hold a model for this very task and labels.
+        fine_tuned: nothing will be trained, so the folder must hold a model for this very task and these labels.
 
     Raises:
         UserError: a folder without its parts, a hub that can't be reached, another task's model.
     """
     name = model_args.model_name_or_path
     folder, config = local_folder(name), read_model_config(name)
-    head = auto_class.__name__.removeprefix("AutoModelFor")
     if fine_tuned:
         architecture = (config.get("architectures") or ["?"])[0]
-        id2label = config.get("id2label") or {}
-        found = [id2label[key] for key in sorted(id2label, key=int)]
-        if not architecture.endswith(head) or (labels and found != labels):
+        found = read_labels(name)
+        if not architecture.endswith(task.head) or (labels and found != labels):
             raise UserError(
                 f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
                 + (f" with the labels {', '.join(found[:8])}" if found else "")
-                + f". Fine-tune it first ({SCRIPTS[head]} --do_train), and name the folder that this wrote"
+                + f". Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
             )
     if folder is not None and not any(f.endswith((".pdparams", ".safetensors")) for f in os.listdir(folder)):
         raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams)")
+    auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     arguments = {"num_labels": len(labels)} if labels else {}
     try:
         model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
@@ -74,14 +135,14 @@ def load_model(auto_class, model_args, data_args, tokenizer, labels, fine_tuned)
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
-    if head == "QuestionAnswering":
-        # How contexts are cut and answers read belongs to the model: deployment asks here.
-        names = ("doc_stride", "max_query_length", "max_answer_length", "n_best_size")
-        params = {name: getattr(data_args, name) for name in names}
+    if task is QA:
+        # How contexts are cut and answers are chosen belongs to the model: deployment reads it here.
+        params = {key: getattr(data_args, key) for key in QA_PARAMS}
         model.config.task_specific_params = {"question-answering": params}
-    if max(tokenizer.vocab.values()) >= model.config.vocab_size:
+    entries = max(processor.tokenizer.vocab.values()) + 1
+    if entries > model.config.vocab_size:
         raise UserError(
-            f"{name}: its vocab.txt has {max(tokenizer.vocab.values()) + 1:,} entries, but its model takes ids below "
+            f"{name}: its vocab.txt has {entries:,} entries, but its model takes ids below "
             f"{model.config.vocab_size:,}; the files are of different models"
         )
     longest = model.config.max_position_embeddings
@@ -98,45 +159,3 @@ def _cannot_load(what, name, folder, error):
             "Check the name and the network, or give the path of a model folder"
         )
     return f"the {what} in {name} can't be loaded: {reason}"
-
-
-class PythonErnieTokenizer(ernie_tokenizer.ErnieTokenizer):
-    """PaddleNLP's own tokenizer in Python behind the interface of the fast ones, for --use_fast_tokenizer off."""
-
-    def __init__(self, tokenizer):
-        super().__init__(dict(tokenizer.vocab.token_to_idx), backend="tokenizers")
-        self.reference = tokenizer
-
-    def encode(self, texts, offsets=True):
-        reference = self.reference
-        # PaddleNLP's own offsets are of the normalized text; those of `tokenizers` are exact, and the pieces the same.
-        offsets = [e.offsets for e in super().encode(texts)]
-        ids = [reference.convert_tokens_to_ids(reference.tokenize(text)) for text in texts]
-        return [ernie_tokenizer.Encoding(*pair) for pair in zip(ids, offsets)]
-
-
-def load_tokenizer(model_args, data_args):
-    """(PaddleNLP's tokenizer, which saves itself beside a model; the ErnieTokenizer that does the work)."""
-    name = model_args.model_name_or_path
-    folder = local_folder(name)
-    try:
-        if folder is not None:
-            ernie_tokenizer.load_vocab(os.path.join(folder, "vocab.txt"))  # raises what a user can read
-            reference = ErnieTokenizer.from_pretrained(folder)
-        else:
-            reference = AutoTokenizer.from_pretrained(name)
-    except errors.TokenizerError as e:
-        raise UserError(str(e)) from e
-    except Exception as e:
-        raise UserError(_cannot_load("tokenizer", name, folder, e)) from e
-    if not isinstance(reference, ErnieTokenizer):
-        raise UserError(f"--model_name_or_path {name} has a {type(reference).__name__}; expected an ERNIE model")
-    reference.model_max_length = data_args.max_seq_length
-    reference.init_kwargs["model_max_length"] = data_args.max_seq_length
-    reference.init_kwargs.pop("special_tokens_map_file", None)  # a path of this machine, which would be saved
-    if data_args.use_fast_tokenizer:
-        vocab = dict(reference.vocab.token_to_idx)
-        tokenizer = ernie_tokenizer.ErnieTokenizer(vocab, do_lower_case=reference.do_lower_case)
-    else:
-        tokenizer = PythonErnieTokenizer(reference)
-    return reference, tokenizer

@@ -17,8 +17,8 @@ from paddlenlp.trainer import Trainer
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from ernie.arguments import MAIN_SCORE
-from ernie.export import new_folder, read_metrics, write_json
+from ernie.arguments import width_name
+from ernie.files import new_folder, read_metrics, write_json
 from ernie.training import ErnieTrainer
 
 # The weight of the hidden states' squared error beside the logits' cross entropy (PaddleNLP's lambda_distill).
@@ -200,17 +200,8 @@ def narrow(model, width_mult):
     return model
 
 
-def width_name(width_mult):
-    """The folder of a width, as PaddleNLP names it: width_mult_0.75, width_mult_0.67."""
-    return f"width_mult_{round(width_mult, 2)}"
-
-
 class PruningTrainer(ErnieTrainer):
     """Trains a `Supernet`; keeps the best weights of each width by dev score."""
-
-    def __init__(self, *args, task=None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.score = MAIN_SCORE[task]
 
     def compute_loss(self, model, inputs, return_outputs=False):
         outputs = model(**inputs)
@@ -227,9 +218,11 @@ class PruningTrainer(ErnieTrainer):
             supernet.set_width(width_mult)
             found = Trainer.evaluate(self, *args, **kwargs)
             metrics.update({f"{key}_{width_name(width_mult)}": value for key, value in found.items()})
-            score = found[f"eval_{self.score}"]
+            score = found[f"eval_{self.task.score}"]
             best = read_metrics(self.best_folder(width_mult))
-            logger.info(f"{width_name(width_mult)}: {self.score} {100 * score:.2f} at step {self.state.global_step}")
+            logger.info(
+                f"{width_name(width_mult)}: {self.task.score} {100 * score:.2f} at step {self.state.global_step}"
+            )
             if self.args.should_save and (best is None or score > best["score"]):
                 with new_folder(self.best_folder(width_mult)) as folder:
                     paddle.save(supernet.student.state_dict(), os.path.join(folder, "model_state.pdparams"))

@@ -1,14 +1,13 @@
 """Quantization: Paddle's scales, calibrated or trained, and an ONNX model that really computes with them in INT8."""
 
-import workarounds
-
 import copy
 import os
 import tempfile
 
 import numpy as np
-
 from ernie_predictor.int8 import quantize_onnx
+
+from ernie import paddle_int8
 from ernie.export import save_config_and_tokenizer, write_model_folder
 from ernie.training import ErnieTrainer
 
@@ -69,37 +68,60 @@ def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regu
     return np.where(errors(rounded) < before, rounded, nearest)
 
 
-class QuantizationAwareTrainer(ErnieTrainer):
-    """Trains a model with fake quantization before its linear layers."""
+def write_calibrated(source, folder, batches, algo, args):
+    """Post-training quantization of a model folder: int8.pdmodel, and model.onnx with the same scales.
 
-    def __init__(self, *args, model, compression_args, **kwargs):
-        # What the trained weights go back to: a model without fake quantization.
+    Args:
+        source: the folder of an FP32 variant.
+        batches: of `calibration_batches`.
+        algo: one of `ALGORITHMS`.
+        args: CompressionArguments.
+    """
+    model, target = os.path.join(source, "model"), os.path.join(folder, "int8")
+    rounding = adaptive_rounding if args.round_type == "adaround" else None
+    paddle_int8.post_training_quantization(model, target, batches, algo, args, rounding=rounding)
+    scales = paddle_int8.read_matmul_scales(target)
+    quantize_onnx(model + ".onnx", os.path.join(folder, "model.onnx"), scales)
+    if not args.onnx_format:  # the scales are read from a model in that format
+        paddle_int8.post_training_quantization(model, target, batches, algo, args, False, rounding)
+
+
+class QuantizationAwareTrainer(ErnieTrainer):
+    """Trains a model with fake quantization before its linear layers; the arguments after the first are a trainer's."""
+
+    def __init__(self, compression_args, task, model, *args, **kwargs):
+        # Takes the trained weights in the end: a model without fake quantization.
         self.float_model = copy.deepcopy(model)
         self.compression_args = compression_args
-        self.quantizer = workarounds.prepare_qat(model, compression_args)
-        super().__init__(*args, model=model, **kwargs)
+        self.quantizer = paddle_int8.prepare_qat(model, compression_args)
+        super().__init__(task, model, *args, **kwargs)
 
-    def write_int8(self, task, tokenizer, folder, dataset, collator):
+    def write_int8(self, folder):
         """int8.pdmodel with the trained scales, and model.onnx with the same.
 
-        Training knows no scales for attention's products of two activations; for these they are calibrated.
+        Training learns no scales for attention's products of two activations; these are calibrated.
         """
-        args = self.compression_args
-        state = self.model.state_dict()
+        args, model = self.compression_args, self.model
+        state = model.state_dict()
         self.float_model.set_state_dict({name: state[name] for name in self.float_model.state_dict()})
         with tempfile.TemporaryDirectory() as part:
-            write_model_folder(task, self.float_model, tokenizer, part, args.input_dtype)
-            batches = calibration_batches(dataset, collator, 16, 1, args.seed, args.input_dtype)
+            write_model_folder(self.task, self.float_model, self.tokenizer, part, args.input_dtype)
+            batches = calibration_batches(
+                self.train_split.features, self.data_collator, 16, 1, args.seed, args.input_dtype
+            )
             calibrated = os.path.join(part, "calibrated")
-            workarounds.post_training_quantization(os.path.join(part, "model"), calibrated, batches, "mse", args)
-            if not args.onnx_format:  # the scales are read from a model in this format
-                scales = os.path.join(part, "trained")
-                workarounds.save_qat_model(self.quantizer, self.model, scales, args.input_dtype, onnx_format=True)
-            workarounds.save_qat_model(self.quantizer, self.model, os.path.join(folder, "int8"), args.input_dtype)
-            trained = workarounds.read_matmul_scales(os.path.join(folder, "int8") if args.onnx_format else scales)
+            paddle_int8.post_training_quantization(os.path.join(part, "model"), calibrated, batches, "mse", args)
+            # The scales are read from a model in onnx_format.
+            int8 = os.path.join(folder, "int8")
+            trained = int8 if args.onnx_format else os.path.join(part, "trained")
+            paddle_int8.save_qat_model(self.quantizer, model, trained, args.input_dtype)
             products = [
                 other if product[0] is None else product
-                for product, other in zip(trained, workarounds.read_matmul_scales(calibrated))
+                for product, other in zip(
+                    paddle_int8.read_matmul_scales(trained), paddle_int8.read_matmul_scales(calibrated)
+                )
             ]
             quantize_onnx(os.path.join(part, "model.onnx"), os.path.join(folder, "model.onnx"), products)
-        save_config_and_tokenizer(self.float_model, tokenizer, folder)
+            if not args.onnx_format:
+                paddle_int8.save_qat_model(self.quantizer, model, int8, args.input_dtype, onnx_format=False)
+        save_config_and_tokenizer(self.float_model, self.tokenizer, folder)

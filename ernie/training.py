@@ -1,25 +1,30 @@
 """Training: PaddleNLP's Trainer with batches grouped by length, and checkpoints that survive a kill."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
-import tempfile
 
 import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
 from paddlenlp.utils.log import logger
 
-from ernie.arguments import UserError
-from ernie.export import write_json
+from ernie.errors import UserError
+from ernie.export import dev_metrics, save_model
+from ernie.features import Collator
+from ernie.files import content_hash, weights_hash, write_json
+
+VERSION = 1  # of what a training makes of its inputs: another number trains finished trainings again
+MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
-    """Batches of texts of about one length, in random order: less padding, and no loss of chance.
+    """Batches of texts of similar length, in random order: less padding, while batches stay randomly ordered.
 
-    Each epoch shuffles, sorts by length within 50 batches, and shuffles the batches. The order follows from seed
-    and epoch alone, so that a resumed training sees the same batches.
+    Each epoch shuffles, sorts by length within 50 batches, and shuffles the batches. The order depends on seed and
+    epoch alone, so that a resumed training sees the same batches.
     """
 
     def __init__(self, lengths, batch_size, seed, num_replicas=1, rank=0, drop_last=False):
@@ -44,8 +49,8 @@ class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
 
 
 class AtTheEnd(TrainerCallback):
-    """Scores and saves the last step, too: PaddleNLP does so at multiples of save_steps alone, which a small data
-    set never reaches."""
+    """Scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone, which a
+    small data set never reaches."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
@@ -53,15 +58,84 @@ class AtTheEnd(TrainerCallback):
             control.should_save = args.save_strategy.value != "no"
         return control
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = False
+        return control
+
+
+class ForeignCheckpoints(TrainerCallback):
+    """Refuses to train where a checkpoint would replace one that this project did not write."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        for path in checkpoints_in(args.output_dir):
+            step = int(path.rpartition("-")[2])
+            if state.global_step < step <= state.max_steps and not is_ours(path):
+                raise UserError(
+                    f"{path} was not written by this project, and this training, of {state.max_steps:,} steps, would "
+                    "replace it: move it away, or choose another --output_dir"
+                )
+
 
 class ErnieTrainer(Trainer):
-    """PaddleNLP's Trainer with batches grouped by length and checkpoints that are whole or not there."""
+    """PaddleNLP's Trainer with batches grouped by length, and checkpoints that count once they are complete.
 
-    def __init__(self, *args, data_args=None, settings=None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.data_args, self.settings = data_args, settings or {}
+    Args:
+        task: a row of `TASKS`.
+        train, dev: `Split`s, or None.
+        pretrained_tokenizer: PaddleNLP's, which is saved beside the model.
+        processor: a task of ernie_predictor/tasks.py.
+        compute_metrics: a function of an EvalPrediction over `dev.sorted_features` that returns {score: share of 1}.
+    """
+
+    def __init__(
+        self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics, **kwargs
+    ):
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Collator(processor.tokenizer, data_args.dynamic_max_length),
+            train_dataset=train and train.features,
+            eval_dataset=dev and dev.sorted_features,
+            tokenizer=pretrained_tokenizer,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        self.task, self.data_args, self.processor = task, data_args, processor
+        self.train_split, self.dev_split = train, dev
+        self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
         self.add_callback(AtTheEnd)
+        self.add_callback(ForeignCheckpoints)
+
+    def fine_tune(self):
+        """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
+        dev = self.dev_split if self.args.load_best_model_at_end else None
+        self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
+        checkpoint = find_checkpoint(self.args, self.identity)
+        metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        self.log_metrics("train", metrics)
+        self.save_metrics("train", metrics)
+        if self.args.should_save:
+            save_model(self.model, self.tokenizer, self.args.output_dir)
+
+    def score(self, baseline):
+        """Scores the model on the dev set and writes metrics.json; returns what it holds.
+
+        Args:
+            baseline: {name: score} of a trivial answer.
+        """
+        metrics = self.evaluate_final()
+        scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
+        scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
+        self.log_metrics("eval", metrics)
+        if self.args.should_save:
+            write_json(os.path.join(self.args.output_dir, "metrics.json"), scores)
+        return scores
+
+    def answer(self, split):
+        """One answer per example of a `Split`, as the predictor gives it."""
+        return split.answers(self.predict(split.sorted_features).predictions)
 
     def evaluate(self, *args, **kwargs):
         metrics = super().evaluate(*args, **kwargs)
@@ -69,8 +143,8 @@ class ErnieTrainer(Trainer):
         return metrics
 
     def evaluate_final(self):
-        """Dev metrics of the model as it is now. After training they are known: they are those of the best
-        checkpoint, which was loaded, or of the last step."""
+        """Dev metrics of the model as it is now. After a training they are known: those of the best checkpoint, which
+        was loaded, or of the last step."""
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
         step = int(best.rpartition("-")[2]) if best else self.state.global_step
         return self.metrics_at.get(step) or self.evaluate()
@@ -90,19 +164,26 @@ class ErnieTrainer(Trainer):
 
     def _save_checkpoint(self, model, metrics=None):
         # PaddleNLP writes into the final folder, and deletes old checkpoints only where several processes run.
-        # A checkpoint counts once complete.json stands in it, and only then may the older ones go.
+        # A checkpoint counts once it holds COMPLETE, and only then may the older ones go.
+        checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            os.makedirs(checkpoint, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(checkpoint, COMPLETE))
+            write_json(os.path.join(checkpoint, MARK), {"written_by": "ErnieTrainer", "version": VERSION})
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
+        if self.args.world_size > 1:
+            paddle.distributed.barrier()  # every process has written its part
         if self.args.should_save:
-            checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
             finished = self.state.global_step >= self.state.max_steps
-            write_json(os.path.join(checkpoint, "complete.json"), {**self.settings, "finished": finished})
+            write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
             self._rotate_checkpoints(use_mtime=True, output_dir=self.args.output_dir)
 
     def _sorted_checkpoints(self, output_dir=None, checkpoint_prefix="checkpoint", use_mtime=False):
-        """Oldest first, the best one last of all but the newest, as the rotation expects it."""
-        found = super()._sorted_checkpoints(output_dir, checkpoint_prefix, use_mtime)
+        """This project's own, oldest first, the best one last of all but the newest, as the rotation expects it."""
+        found = [path for path in checkpoints_in(output_dir) if is_ours(path)]
         best = self.state.best_model_checkpoint
         if best in found[:-2]:
             found.remove(best)
@@ -110,53 +191,87 @@ class ErnieTrainer(Trainer):
         return found
 
 
-def training_settings(model_args, data_args, training_args, num_examples):
-    """What must be the same for a checkpoint to be gone on with."""
+def resume_identity(data_args, training_args, model, train, dev=None, **more):
+    """What must be the same for a checkpoint to be resumed: options, and hashes of data, labels and weights.
+
+    Args:
+        train, dev: `Split`s; dev where it decides which checkpoint is the best.
+        more: further options of a training.
+    """
     names = (
         "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
         "weight_decay warmup_ratio warmup_steps lr_scheduler_type seed world_size"
     )
-    settings = {name: getattr(training_args, name) for name in names.split()}
-    settings["lr_scheduler_type"] = str(getattr(training_args.lr_scheduler_type, "value", ""))
-    names = "dataset max_seq_length doc_stride max_query_length group_by_length"
-    settings.update({name: getattr(data_args, name) for name in names.split()})
-    settings.update(model_name_or_path=model_args.model_name_or_path, num_examples=num_examples)
-    return settings
+    options = {name: getattr(training_args, name) for name in names.split()}
+    options["lr_scheduler_type"] = str(getattr(training_args.lr_scheduler_type, "value", ""))
+    names = "dataset max_seq_length group_by_length"
+    options.update({name: getattr(data_args, name) for name in names.split()})
+    hashes = train.hashes()
+    return {
+        **options,
+        **more,
+        "version": VERSION,
+        "training_data": hashes["texts"],
+        "labels": hashes["labels"],
+        "weights": weights_hash(model),
+        "dev_data": content_hash(dev.hashes()) if dev else None,
+    }
 
 
-def find_checkpoint(training_args, settings):
-    """The checkpoint to go on from, or None.
+# How a message names what is identified by a hash.
+CONTENTS = {
+    "version": "the project's training code",
+    "training_data": "the training data",
+    "labels": "the labels",
+    "weights": "the model's weights",
+    "dev_data": "the dev data",
+}
 
-    Checkpoints without complete.json (killed while writing) are removed. An unfinished training with other
-    settings is never mixed with this one, nor thrown away unasked.
+
+def find_checkpoint(training_args, identity):
+    """The checkpoint to resume from, or None to start from the beginning.
+
+    Checkpoints that a killed process left incomplete are removed, and so are those of a finished training of
+    something else. An unfinished training of something else is refused: it is neither mixed with this one nor deleted.
+    What carries no mark of this project is left alone.
+
+    Args:
+        identity: of `resume_identity`.
     """
     if training_args.resume_from_checkpoint:
         return training_args.resume_from_checkpoint
     folder = training_args.output_dir
-    found, useless = [], []
-    for name in os.listdir(folder) if os.path.isdir(folder) else []:
-        path = os.path.join(folder, name)
-        if not re.fullmatch(r"checkpoint-\d+", name) or not os.path.isdir(path):
-            continue
-        complete = os.path.join(path, "complete.json")
-        if os.path.exists(complete) and not training_args.overwrite_output_dir:
-            found.append((int(name.split("-")[1]), path, complete))
+    complete, useless, foreign = [], [], []
+    for path in checkpoints_in(folder):
+        if not is_ours(path):
+            foreign.append(path)
+        elif os.path.exists(os.path.join(path, COMPLETE)) and not training_args.overwrite_output_dir:
+            complete.append(path)
         else:
             useless.append(path)
-    checkpoint = None
-    if found:
-        _, checkpoint, complete = max(found)
-        with open(complete, encoding="utf-8") as f:
+    if foreign:
+        logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
+    checkpoint = complete[-1] if complete else None
+    if checkpoint:
+        with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
             before = json.load(f)
-        changed = {key: before.get(key) for key in settings if before.get(key) != settings[key]}
+        changed = [key for key in identity if before.get(key) != identity[key]]
+        if before.get("dev_data") is None or identity["dev_data"] is None:
+            changed = [key for key in changed if key != "dev_data"]  # it decided nothing there, or decides nothing now
         if changed and not before["finished"]:
-            differences = ", ".join(f"{key} {value} (now {settings[key]})" for key, value in changed.items())
+            options = [f"{key} {before.get(key)} (now {identity[key]})" for key in changed if key not in CONTENTS]
+            contents = [CONTENTS[key] for key in changed if key in CONTENTS]
             raise UserError(
-                f"{checkpoint} is of an unfinished training with {differences}. Run it with those settings to go on, "
-                "add --overwrite_output_dir to begin anew, or choose another --output_dir"
+                f"{checkpoint} belongs to an unfinished training"
+                + (f" with {', '.join(options)}" if options else "")
+                + (f"; since then {' and '.join(contents)} changed" if contents else "")
+                + ". Undo the change to resume it, add --overwrite_output_dir to start again, or choose another "
+                "--output_dir"
             )
         if changed:
-            useless += [path for _, path, _ in found]
+            contents = ", ".join(CONTENTS.get(key, key) for key in changed)
+            logger.info(f"{checkpoint} is of a finished training; since then changed: {contents}. Training again")
+            useless += complete
             checkpoint = None
     if training_args.world_size > 1:
         paddle.distributed.barrier()  # every process has looked before one removes
@@ -164,15 +279,18 @@ def find_checkpoint(training_args, settings):
         for path in useless:
             shutil.rmtree(path)
     if checkpoint:
-        logger.info(f"going on from {checkpoint}; --overwrite_output_dir begins anew")
+        logger.info(f"resuming from {checkpoint}; --overwrite_output_dir starts again")
     return checkpoint
 
 
-def check_writable(folder):
-    """Raises UserError where a folder can't be written, before hours of work for nothing."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise UserError(f"--output_dir {folder} can't be written: {e.strerror}") from e
+def checkpoints_in(folder):
+    """Paths of the folders checkpoint-<step>, by step."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    steps = sorted(int(name.split("-")[1]) for name in names if re.fullmatch(r"checkpoint-\d+", name))
+    paths = [os.path.join(folder, f"checkpoint-{step}") for step in steps]
+    return [path for path in paths if os.path.isdir(path)]
+
+
+def is_ours(checkpoint):
+    """Whether this project wrote a checkpoint: only then may it be removed."""
+    return any(os.path.exists(os.path.join(checkpoint, name)) for name in (MARK, COMPLETE))

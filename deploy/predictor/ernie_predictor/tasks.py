@@ -116,7 +116,8 @@ class Task:
         Args:
             pairs, notes: as given to and returned by `tokenize`.
             logits: for each feature a tuple of the model's outputs, float arrays: [classes], or [length, tags], or
-                start and end, [length] each; the length is the feature's or, with padding, greater.
+                start and end, [length] each; the length is the feature's or, with padding, greater. An iterator is
+                taken as far as these pairs need it.
 
         Returns:
             One answer per pair.
@@ -143,7 +144,7 @@ class SequenceClassification(Task):
         return features, [None] * len(pairs)
 
     def read(self, pairs, notes, logits):
-        return [read_class(outputs[0], self.id2label) for outputs in logits]
+        return [read_class(outputs[0], self.id2label) for _, outputs in zip(pairs, logits)]
 
 
 class TokenClassification(Task):

@@ -1,0 +1,71 @@
+"""The dev set as compression uses it: scored through ONNX Runtime, OpenVINO or Paddle, and timed."""
+
+import numpy as np
+from ernie_predictor.machine import usable_cores
+from ernie_predictor.runtimes import open_onnx
+from paddlenlp.trainer.trainer_utils import EvalPrediction
+from tqdm import tqdm
+
+from ernie.features import IGNORED
+from ernie.static_model import run_static_model
+
+
+class DevSet:
+    """The dev set in batches, and what a model scores on it.
+
+    Args:
+        features: of a `Split`, sorted.
+        label_names: keys of the features that are labels.
+        compute_metrics: a function of an EvalPrediction.
+    """
+
+    def __init__(self, features, collator, batch_size, label_names, compute_metrics):
+        self.features, self.collator, self.compute_metrics = features, collator, compute_metrics
+        self.batches, labels = [], []
+        for begin in range(0, len(features), batch_size):
+            batch = {k: v.numpy() for k, v in collator(features[begin : begin + batch_size]).items()}
+            labels.append([batch.pop(name) for name in label_names])
+            self.batches.append(batch)
+        self.labels = [concatenate(arrays) for arrays in zip(*labels)]
+
+    def onnx_logits(self, onnx_file, engine):
+        """Each output's logits over the whole dev set."""
+        model = open_onnx(onnx_file, engine, usable_cores())
+        outputs = [model(batch) for batch in tqdm(self.batches, desc="Dev set")]
+        return [concatenate(arrays) for arrays in zip(*outputs)]
+
+    def paddle_logits(self, prefix, input_dtype):
+        """The same of a static Paddle model, `prefix`.pdmodel."""
+        batches = ({name: array.astype(input_dtype) for name, array in batch.items()} for batch in self.batches)
+        outputs = run_static_model(prefix, batches)
+        return [concatenate(arrays) for arrays in zip(*tqdm(outputs, desc="Dev set, Paddle", total=len(self.batches)))]
+
+    def scores(self, logits):
+        predictions = logits[0] if len(logits) == 1 else tuple(logits)
+        labels = self.labels[0] if len(self.labels) == 1 else tuple(self.labels)
+        return self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+
+    def agreement(self, logits, others):
+        """The share of predictions that two models have in common: classes, tags, or answers' ends."""
+        same = [a.argmax(axis=-1) == b.argmax(axis=-1) for a, b in zip(logits, others)]
+        if same[0].ndim == 2:  # tags
+            return float(same[0][self.labels[0] != IGNORED].mean())
+        return float(np.logical_and.reduce(same).mean())
+
+    def timed_inputs(self, count):
+        """(a batch of `count` texts, spread evenly from the shortest to the longest; the length of each)."""
+        order = np.argsort([len(f["input_ids"]) for f in self.features], kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+        chosen = [self.features[i] for i in chosen]
+        batch = self.collator(chosen)
+        return {name: batch[name].numpy() for name in self.batches[0]}, [len(f["input_ids"]) for f in chosen]
+
+
+def concatenate(arrays):
+    """Stacks batches of different lengths, padded with `IGNORED`."""
+    arrays = list(arrays)
+    if arrays[0].ndim == 1:
+        return np.concatenate(arrays)
+    longest = max(a.shape[1] for a in arrays)
+    pads = [[(0, 0), (0, longest - a.shape[1])] + [(0, 0)] * (a.ndim - 2) for a in arrays]
+    return np.concatenate([np.pad(a, pad, constant_values=IGNORED) for a, pad in zip(arrays, pads)])

@@ -1,0 +1,21 @@
+"""How errors reach the user: one message and an exit status, no traceback for what the user can fix."""
+
+import os
+import sys
+
+from ernie_predictor.errors import PredictorError as UserError  # exit status 1
+from ernie_predictor.errors import UsageError  # a wrong argument, on the command line or in the YAML file: 2
+
+__all__ = ["UsageError", "UserError", "run"]
+
+
+def run(main):
+    """Runs a script's main(); an error that the user can fix becomes one message and an exit status."""
+    try:
+        main()
+    except UserError as e:
+        print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

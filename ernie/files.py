@@ -1,0 +1,85 @@
+"""Files: metrics.json, JSON written atomically, and the identity of what things are made from, by content.
+
+Atomic writing itself is the predictor's (ernie_predictor/files.py): one way for training and deployment.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+
+import numpy as np
+from ernie_predictor.files import file_hash, new_folder, work_folder, write_text
+
+from ernie.errors import UserError
+
+__all__ = ["file_hash", "new_folder", "work_folder", "write_text"]
+
+
+def write_json(path, content):
+    """Writes a JSON file atomically."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_metrics(folder):
+    """metrics.json of a model folder if the model was scored, else None."""
+    path = os.path.join(folder, "metrics.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def check_writable(folder):
+    """Raises UserError if a folder cannot be written, before hours of work are lost."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f"--output_dir {folder} can't be written: {e.strerror}") from e
+
+
+def copy_config_and_tokenizer(source, target):
+    """Copies what a variant shares with the one it is made from."""
+    for name in os.listdir(source):
+        path = os.path.join(source, name)
+        if os.path.isfile(path) and name.endswith((".json", ".txt")) and name != "metrics.json":
+            shutil.copyfile(path, os.path.join(target, name))
+
+
+# Identity by content
+
+
+def content_hash(*parts):
+    """16 hex digits that change with any of the parts: arrays, bytes, texts, or what JSON can hold."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            part = np.ascontiguousarray(part)
+        elif not isinstance(part, bytes):
+            part = json.dumps(part, ensure_ascii=False, sort_keys=True).encode()
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(model):
+    """Identity of a Paddle model: its weights, and the settings that change its outputs or its training without them."""
+    settings = ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "num_attention_heads")
+    parts = [{name: getattr(model.config, name, None) for name in settings}]
+    for name, tensor in sorted(model.state_dict().items()):
+        parts += [name, tensor.numpy()]
+    return content_hash(*parts)
+
+
+def features_hash(features, keys):
+    """Identity of these keys of features: {key: int or list of int} each."""
+    parts = []
+    for key in keys:
+        values = [f[key] if isinstance(f[key], list) else [f[key]] for f in features if key in f]
+        lengths = np.fromiter(map(len, values), np.int32, len(values))
+        parts += [key, lengths, np.fromiter(itertools.chain.from_iterable(values), np.int32, int(lengths.sum()))]
+    return content_hash(*parts)
