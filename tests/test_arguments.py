@@ -1,15 +1,17 @@
 """Precedence of arguments, and what the YAML file may hold."""
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call
 
-from ernie.arguments import UsageError, parse_arguments
+from ernie.arguments import parse_arguments
+from ernie.errors import UsageError
+from ernie.tasks import DATA_SETS, SEQ_CLS
 
 DEFAULT = ROOT / "configs" / "default.yml"
-TASK = "SequenceClassification"
+HEAD = SEQ_CLS.head
 
 
-def parse(tmp_path, *more, task=TASK, dataset="tnews", config=DEFAULT):
+def parse(tmp_path, *more, task=SEQ_CLS, dataset="tnews", config=DEFAULT):
     argv = ["--model_name_or_path", "m", "--dataset", dataset, "--output_dir", str(tmp_path)]
     argv += ["--config", str(config)] if config else []
     return parse_arguments(task, argv=[*argv, *map(str, more)])
@@ -31,8 +33,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
 def test_published_hyperparameters(tmp_path, dataset):
-    task = {"msra_ner": "TokenClassification", "cmrc2018": "QuestionAnswering"}.get(dataset, TASK)
-    _, data, training = parse(tmp_path, task=task, dataset=dataset)
+    _, data, training = parse(tmp_path, task=DATA_SETS[dataset].task, dataset=dataset)
     assert PUBLISHED[dataset] == (
         training.learning_rate,
         training.num_train_epochs,
@@ -60,7 +61,7 @@ def test_every_kind_of_value_of_the_yaml_file_is_applied(tmp_path):
         "    lr_scheduler_type: cosine\n"
     )
     argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--config", str(config)]
-    _, data, training = parse_arguments(TASK, argv=argv)
+    _, data, training = parse_arguments(SEQ_CLS, argv=argv)
     assert training.learning_rate == 2e-4  # the block over DefaultArgs; YAML reads 2e-4 as a text
     assert training.do_train is True and training.fp16 is False and training.warmup_steps == 12
     assert training.lr_scheduler_type.value == "cosine"
@@ -112,12 +113,22 @@ def test_wrong_arguments(tmp_path, more, says):
     ("text", "says"),
     [
         ("DefaultArgs:\n  learning_rte: 1\n", "DefaultArgs: unknown key 'learning_rte'; did you mean learning_rate?"),
-        (f"{TASK}:\n  afqmc:\n    epochs: 1\n", f"{TASK}: afqmc: unknown key 'epochs'"),
+        (f"{HEAD}:\n  afqmc:\n    epochs: 1\n", f"{HEAD}: afqmc: unknown key 'epochs'"),
         ("SequenceClasification: {}\n", "unknown block 'SequenceClasification'; did you mean SequenceClassification?"),
         ("DefaultArgs:\n  learning_rate: fast\n", "DefaultArgs: learning_rate: 'fast' does not fit"),
         ("DefaultArgs: [1\n", "is not YAML"),
         ("- 1\n", "expected the blocks"),
         ("DefaultArgs: 3\n", "expected `argument: value` lines"),
+        (f"{HEAD}: [afqmc]\n", f"{HEAD}: expected a block for each data set, got ['afqmc']"),
+        (f"{HEAD}:\n  tnews: [1]\n", f"{HEAD}: tnews: expected `argument: value` lines, got [1]"),
+        (f"{HEAD}:\n  tnews:\n    dataset: afqmc\n", "`dataset` decides which block is read"),
+        (
+            "DefaultArgs:\n  learning_rate: [1e-5, 5e-5]\n",
+            "learning_rate: ['1e-5', '5e-5'] does not fit, expected one value",
+        ),
+        ("DefaultArgs:\n  learning_rate: []\n", "learning_rate: [] does not fit, expected one value"),
+        ("DefaultArgs:\n  dynamic_max_length: []\n", "dynamic_max_length: [] does not fit, expected a list"),
+        ("DefaultArgs:\n  seed: {a: 1}\n", "seed: {'a': 1} does not fit, expected one value"),
     ],
 )
 def test_wrong_yaml(tmp_path, text, says):
@@ -126,3 +137,42 @@ def test_wrong_yaml(tmp_path, text, says):
         parse(tmp_path, config=tmp_path / "own.yml")
     assert says in str(error.value)
     assert str(tmp_path / "own.yml") in str(error.value)
+
+
+def test_the_file_may_name_the_data_set(tmp_path):
+    """Its block is read then too, and the command line still wins."""
+    config = tmp_path / "own.yml"
+    config.write_text(
+        f"DefaultArgs:\n  dataset: tnews\n  output_dir: {tmp_path}\n{HEAD}:\n  tnews:\n    learning_rate: 9e-5\n"
+        "  afqmc:\n    learning_rate: 7e-5\n"
+    )
+    argv = ["--model_name_or_path", "m", "--config", str(config)]
+    for more, dataset, rate in (([], "tnews", 9e-5), (["--dataset", "afqmc"], "afqmc", 7e-5)):
+        _, data, training = parse_arguments(SEQ_CLS, argv=[*argv, *more])
+        assert (data.dataset, training.learning_rate) == (dataset, rate)
+
+
+def test_blocks_that_are_never_read_are_named(tmp_path, caplog):
+    (tmp_path / "data" / "mood").mkdir(parents=True)
+    config = tmp_path / "own.yml"
+    config.write_text(
+        f"{HEAD}:\n  tnew: {{seed: 1}}\n  mood: {{seed: 1}}\n  msra_ner: {{seed: 1}}\n  afqmc: {{seed: 1}}\n"
+    )
+    parse(tmp_path, config=config)
+    assert f"no data set is called as the block {HEAD}: tnew; did you mean tnews?" in caplog.text
+    assert "msra_ner belongs under TokenClassification" in caplog.text
+    assert "mood" not in caplog.text and "afqmc" not in caplog.text
+    caplog.clear()
+    config.write_text(f"{HEAD}:\n  mood: {{seed: 1}}\n  moods: {{seed: 1}}\n")
+    parse(tmp_path, "--data_dir", tmp_path / "data", config=config)
+    assert "the block SequenceClassification: moods; did you mean mood?" in caplog.text
+    assert caplog.text.count("no data set is called") == 1
+
+
+@pytest.mark.parametrize("script", ["run_seq_cls", "run_token_cls", "run_qa"])
+@pytest.mark.parametrize("prefix", ["run_", "compress_"])
+def test_help_is_printed(script, prefix, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(script.replace("run_", prefix), "--help")
+    assert stopped.value.code == 0
+    assert "--max_seq_length" in capsys.readouterr().out

@@ -70,7 +70,7 @@ def test_bad_data(case, tmp_path, tiny_model, capsys):
         *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval"),
         data_dir=data_dir(tmp_path, dataset, **files),
     )
-    expect(capsys, 1, says, SCRIPT_OF.get(dataset, "run_seq_cls"), *arguments)
+    expect(capsys, 1, says, SCRIPT_OF[dataset], *arguments)
     assert not list((tmp_path / "out").rglob("*.pdparams"))
 
 

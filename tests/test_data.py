@@ -6,15 +6,26 @@ import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
 
-from deploy.predictor.ernie_tokenizer import ErnieTokenizer, load_vocab
+from ernie_predictor.tasks import TASKS as PROCESSORS
+from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
+
 from ernie import data, features
-from ernie.arguments import TASK_OF, DataArguments, UserError
+from ernie.arguments import DataArguments
+from ernie.errors import UserError
+from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
 
 TOKENIZER = ErnieTokenizer(load_vocab(ROOT / "examples" / "model" / "vocab.txt"), backend="tokenizers")
 
 
 def arguments(dataset="own", data_dir=None, **kwargs):
     return DataArguments(dataset=dataset, data_dir=data_dir and str(data_dir), **kwargs)
+
+
+def processor(task, **kwargs):
+    """As `load_processor` makes it of these DataArguments."""
+    args = arguments(**kwargs)
+    params = {name: getattr(args, name) for name in PROCESSORS["qa"].defaults}
+    return PROCESSORS[task.name](TOKENIZER, args.max_seq_length, params=params)
 
 
 def write(path, *rows):
@@ -24,13 +35,13 @@ def write(path, *rows):
     return str(path)
 
 
-@pytest.mark.parametrize("dataset", TASK_OF)
+@pytest.mark.parametrize("dataset", DATA_SETS)
 @pytest.mark.parametrize("folder", ["sample", "real"])
 def test_every_split_is_read_whole(dataset, folder, request):
     """As many examples as PaddleNLP's own reading of the formats gives, none lost to odd line ends."""
     root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
     for split in ("train", "dev", "test"):
-        examples = data.load_examples(TASK_OF[dataset], arguments(dataset, root), split)
+        examples = data.load_examples(DATA_SETS[dataset].task, arguments(dataset, root), split)
         path = root / dataset / f"{split}.json"
         if dataset == "cmrc2018":
             articles = json.loads(path.read_text(encoding="utf-8"))["data"]
@@ -40,7 +51,7 @@ def test_every_split_is_read_whole(dataset, folder, request):
             expected = (root / dataset / name).read_bytes().count(b"\n")
         else:
             rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-            expected = sum(split == "test" or row["label"] != "-" for row in rows)
+            expected = sum(split == "test" or row["label"] != DATA_SETS[dataset].no_agreement for row in rows)
         assert len(examples) == expected
 
 
@@ -53,10 +64,13 @@ def test_lines_end_at_newlines_alone(tmp_path):
     assert examples[1]["label"] == "2" and examples[1]["where"].endswith("line 3")
 
 
-def test_rows_without_agreement_are_left_out(tmp_path):
+def test_rows_without_agreement_are_left_out_aloud(tmp_path, caplog):
     row = {"sentence1": "一", "sentence2": "二"}
     path = write(tmp_path / "x.json", {**row, "label": "-"}, {**row, "label": "neutral"})
-    assert [e["label"] for e in data.read_seq_cls(path, labelled=True)] == ["neutral"]
+    assert [e["label"] for e in data.read_seq_cls(path, labelled=True, no_agreement="-")] == ["neutral"]
+    assert f"{path}: 1 rows left out, labelled '-'" in caplog.text
+    # Where a data set does not use it so, it is a label like any other.
+    assert [e["label"] for e in data.read_seq_cls(path, labelled=True)] == ["-", "neutral"]
     # In a test split the label is not looked at, and every row gets a prediction.
     assert len(data.read_seq_cls(path, labelled=False)) == 2
 
@@ -96,25 +110,21 @@ def test_csl_is_keywords_and_abstract(tmp_path):
 
 def test_an_own_data_set_takes_its_labels_from_the_training_file(tmp_path):
     write(tmp_path / "own/train.json", *({"sentence": "文", "label": label} for label in ("乙", "甲", "乙")))
-    examples = data.load_examples("SequenceClassification", arguments("own", tmp_path), "train")
-    assert data.find_labels("SequenceClassification", "own", examples, None) == sorted(["甲", "乙"])
+    examples = data.load_examples(SEQ_CLS, arguments("own", tmp_path), "train")
+    assert data.find_labels(SEQ_CLS, arguments("own"), examples, None) == sorted(["甲", "乙"])
     write(tmp_path / "own_ner/train.tsv", "北\x02京\tB-CITY\x02I-CITY")
-    examples = data.load_examples("TokenClassification", arguments("own_ner", tmp_path), "train")
-    assert data.find_labels("TokenClassification", "own_ner", examples, None) == ["B-CITY", "I-CITY", "O"]
+    examples = data.load_examples(TOKEN_CLS, arguments("own_ner", tmp_path), "train")
+    assert data.find_labels(TOKEN_CLS, arguments("own_ner"), examples, None) == ["B-CITY", "I-CITY", "O"]
 
 
 # ------------------------------------------------------------------------------------------------- features
 
 
 def test_no_feature_exceeds_the_limit(real_data):
-    for dataset, task in TASK_OF.items():
-        args = arguments(dataset, real_data, max_seq_length=48)
-        examples = data.load_examples(task, args, "dev")
-        if task == "QuestionAnswering":
-            made, _ = features.qa_features(examples, TOKENIZER, args, labelled=True)
-        else:
-            make = features.seq_cls_features if task == "SequenceClassification" else features.token_cls_features
-            made = make(examples, TOKENIZER, args)
+    makers = {SEQ_CLS: features.seq_cls_features, TOKEN_CLS: features.token_cls_features, QA: features.qa_features}
+    for dataset, row in DATA_SETS.items():
+        examples = data.load_examples(row.task, arguments(dataset, real_data), "dev")
+        made = makers[row.task](processor(row.task, max_seq_length=48), examples).features
         lengths = [len(f["input_ids"]) for f in made]
         assert max(lengths) <= 48, dataset
         assert max(lengths) == 48 or dataset == "afqmc", f"{dataset} was not put to the test"
@@ -122,13 +132,13 @@ def test_no_feature_exceeds_the_limit(real_data):
 
 
 LABELS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
-LABEL2ID = {label: index for index, label in enumerate(LABELS)}
 
 
 def ner_feature(tokens, tags, **kwargs):
+    """The feature of one sentence, with its text and the offsets of its pieces."""
     examples = [{"id": 0, "where": "here", "tokens": tokens, "tags": tags}]
-    (feature,) = features.token_cls_features(examples, TOKENIZER, arguments(**kwargs), LABEL2ID)
-    return feature
+    split = features.token_cls_features(processor(TOKEN_CLS, **kwargs), examples, LABELS)
+    return {**split.features[0], "text": split.pairs[0].first, "offsets": split.notes[0]}
 
 
 def labels_by_text(feature):
@@ -168,15 +178,14 @@ def test_cut_sentences_keep_labels_and_inputs_of_one_length():
 
 def test_real_ner_labels_are_those_of_the_file(real_data):
     """MSRA's tokens are single characters: every one that a piece begins keeps its tag."""
-    args = arguments("msra_ner", real_data, max_seq_length=512)
-    examples = data.load_examples("TokenClassification", args, "dev")
-    made = features.token_cls_features(examples, TOKENIZER, args, LABEL2ID)
-    for example, feature in zip(examples, made):
-        assert feature["text"] == "".join(example["tokens"])
-        expected = {start: example["tags"][start] for start, _ in feature["offsets"]}
+    examples = data.load_examples(TOKEN_CLS, arguments("msra_ner", real_data), "dev")
+    split = features.token_cls_features(processor(TOKEN_CLS, max_seq_length=512), examples, LABELS)
+    for example, pair, offsets, feature in zip(examples, split.pairs, split.notes, split.features):
+        assert pair.first == "".join(example["tokens"])
+        expected = {start: example["tags"][start] for start, _ in offsets}
         found = {
             start: LABELS[label]
-            for (start, _), label in zip(feature["offsets"], feature["labels"][1:])
+            for (start, _), label in zip(offsets, feature["labels"][1:])
             if label != features.IGNORED
         }
         assert found == expected
@@ -186,24 +195,24 @@ def test_real_ner_labels_are_those_of_the_file(real_data):
 def test_qa_positions_are_the_answers(folder, request):
     """In each window the labelled span, read back through the offsets, is the answer's text."""
     root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
-    args = arguments("cmrc2018", root, max_seq_length=256, doc_stride=64)
-    examples = data.load_examples("QuestionAnswering", args, "train")[:400]
-    made, offsets = features.qa_features(examples, TOKENIZER, args, labelled=True)
+    examples = data.load_examples(QA, arguments("cmrc2018", root), "train")[:400]
+    split = features.qa_features(processor(QA, max_seq_length=256, doc_stride=64), examples)
+    windows = [(index, span, *window) for index, (span, places) in enumerate(split.notes) for window in places]
+    assert len(windows) == len(split.features)
     answered = set()
-    for feature in made:
+    for (index, span, first, place), feature in zip(windows, split.features):
         start, end = feature["start_positions"], feature["end_positions"]
         if start == 0:
             assert end == 0
             continue
-        example = examples[feature["example"]]
-        answered.add(feature["example"])
-        shift = feature["first"] - feature["begin"]
-        span = offsets[feature["example"]]
+        example = examples[index]
+        answered.add(index)
+        shift = first - place.start
         text = example["context"][span[start + shift][0] : span[end + shift][1]]
         answers = {a["text"] for a in example["answers"]}
         # A piece may be longer than the answer's end within it ("1999" where the answer is "199").
         assert any(answer.strip() in text and len(text) <= len(answer) + 12 for answer in answers), (text, answers)
-        assert start >= feature["begin"]
+        assert start >= place.start
     # An answer of up to 64 tokens is inside some window; a longer one may be in none.
     short = {i for i, e in enumerate(examples) if all(len(a["text"]) <= 64 for a in e["answers"])}
     located = {
@@ -311,7 +320,10 @@ def test_invalid_utf8_is_named(tmp_path):
 def test_an_unknown_label_is_named():
     example = {"where": "x.json line 9", "label": "2"}
     with pytest.raises(UserError, match=r"x\.json line 9: unknown label '2'; known are 0, 1"):
-        data.label_ids([example], ["0", "1"], "label")
+        data.label_ids([{"where": "x.json line 8", "label": "1"}, example], ["0", "1"], "label")
+    example = {"where": "x.tsv line 9", "tags": ["O", "B-X"]}
+    with pytest.raises(UserError, match=r"x\.tsv line 9: unknown label 'B-X'; known are O"):
+        data.label_ids([example], ["O"], "tags")
 
 
 # ------------------------------------------------------------------------------------------------ download
@@ -353,9 +365,9 @@ def test_a_published_data_set_is_downloaded_once(tmp_path, monkeypatch):
     monkeypatch.setitem(Clue.BUILDER_CONFIGS, "afqmc", config)
     monkeypatch.setattr("paddlenlp.datasets.clue.DATA_HOME", str(tmp_path / "cache"))
     try:
-        local = data.load_examples("SequenceClassification", arguments("afqmc", SAMPLE_DATA), "dev")
+        local = data.load_examples(SEQ_CLS, arguments("afqmc", SAMPLE_DATA), "dev")
         for split in ("dev", "train", "dev"):
-            fetched = data.load_examples("SequenceClassification", arguments("afqmc"), split)
+            fetched = data.load_examples(SEQ_CLS, arguments("afqmc"), split)
             assert split != "dev" or [e["text"] for e in fetched] == [e["text"] for e in local]
     finally:
         server.shutdown()

@@ -6,7 +6,7 @@ import sys
 
 from conftest import ROOT, SAMPLE_DATA
 
-from ernie.arguments import LABELS, TASK_OF
+from ernie.tasks import DATA_SETS, SEQ_CLS
 
 
 def files(folder):
@@ -27,13 +27,13 @@ def test_the_script_makes_the_bytes_that_are_here(tmp_path):
 
 
 def test_its_labels_are_the_official_ones():
-    for dataset, task in TASK_OF.items():
-        if task != "SequenceClassification":
+    for dataset, data_set in DATA_SETS.items():
+        if data_set.task is not SEQ_CLS:
             continue
         for split in ("train", "dev", "test"):
             rows = [json.loads(line) for line in (SAMPLE_DATA / dataset / f"{split}.json").open(encoding="utf-8")]
             assert all("label" not in row for row in rows) if split == "test" else True
-            assert {row["label"] for row in rows if "label" in row} <= {*LABELS[dataset], "-"}
+            assert {row["label"] for row in rows if "label" in row} <= {*data_set.labels, "-"}
 
 
 def test_no_text_stands_in_two_splits():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from deploy.predictor.postprocess import entity_spans, read_answers, read_classes, read_entities, softmax
+from ernie_predictor.answers import entity_spans, read_answers, read_class, read_entities, softmax
 from ernie import metrics
 from ernie.features import IGNORED
 
@@ -136,7 +136,7 @@ def test_question_blind_share_is_the_best_single_answer_a_context():
 def test_softmax_and_classes():
     logits = np.array([[1000.0, 0.0], [0.0, np.log(3)]], dtype=np.float32)
     np.testing.assert_allclose(softmax(logits), [[1, 0], [0.25, 0.75]], atol=1e-6)
-    assert [a["label"] for a in read_classes(logits, {0: "no", 1: "yes"})] == ["no", "yes"]
+    assert [read_class(row, {0: "no", 1: "yes"})["label"] for row in logits] == ["no", "yes"]
 
 
 def test_entities_are_spans_of_the_text():
