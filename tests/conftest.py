@@ -145,12 +145,15 @@ def quantized(exported, tmp_path_factory):
 
 def call(script, *arguments):
     """Runs a script's main() in this process, as `python script.py arguments` does."""
+    import paddle
     import utils
 
     module = importlib.import_module(script)
     argv, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
     try:
-        utils.run(module.main)
+        # Paddle numbers its parameters throughout a process, and finds an optimizer's state by that.
+        with paddle.utils.unique_name.guard():
+            utils.run(module.main)
     finally:
         sys.argv = argv
 

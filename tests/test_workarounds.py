@@ -1,4 +1,4 @@
-"""Each workaround does what its entry says, and the sampler that training stands on."""
+"""Each workaround does what its entry says, and the sampler of training."""
 
 import workarounds
 
@@ -7,11 +7,8 @@ import subprocess
 import sys
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from conftest import ROOT
-from onnx import TensorProto, helper, numpy_helper
 
 from ernie.training import LengthGroupedBatchSampler
 
@@ -53,74 +50,6 @@ def test_whatever_is_imported_first_zlib_stands_before_paddle(first):
     code = f"import sys; sys.path.insert(0, '.'); import {first}; names = list(sys.modules); "
     code += "assert names.index('zlib') < names.index('paddle')"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def converted_graph():
-    """A graph as paddle2onnx writes it: constants as nodes, an embedding times a mask, equal tensors twice."""
-    rng = np.random.default_rng(0)
-    table, mask = rng.normal(size=[50, 4]).astype(np.float32), np.ones([50, 4], np.float32)
-    mask[0] = 0
-    weight = rng.normal(size=[4, 4]).astype(np.float32)
-    tensors = {"table": table, "mask": mask, "w1": weight, "w2": weight.copy(), "unused": weight + 1}
-    nodes = [
-        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
-        for name, value in tensors.items()
-    ]
-    nodes += [
-        helper.make_node("Mul", ["table", "mask"], ["masked"]),
-        helper.make_node("Gather", ["masked", "input_ids"], ["embedded"]),
-        helper.make_node("MatMul", ["embedded", "w1"], ["hidden"]),
-        helper.make_node("MatMul", ["hidden", "w2"], ["linear_9.tmp_0"]),
-    ]
-    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["D.0", "D.1"])]
-    outputs = [helper.make_tensor_value_info("linear_9.tmp_0", TensorProto.FLOAT, ["D.2", "D.3", 4])]
-    return helper.make_model(
-        helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
-    )
-
-
-def answer(model):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"input_ids": np.array([[0, 3, 49], [7, 7, 0]])})[0]
-
-
-def test_a_converted_graph_is_cleaned_and_answers_as_before():
-    model = converted_graph()
-    expected = answer(model)
-    workarounds.constants_to_initializers(model.graph)
-    workarounds.fold_masked_embeddings(model.graph)
-    workarounds.drop_unused_and_equal_initializers(model.graph)
-    workarounds.name_inputs_and_outputs(model.graph, ["logits"])
-    onnx.checker.check_model(model)
-    np.testing.assert_allclose(answer(model), expected, rtol=1e-6)
-    assert [node.op_type for node in model.graph.node] == ["Gather", "MatMul", "MatMul"]
-    assert sorted(tuple(t.dims) for t in model.graph.initializer) == [(4, 4), (50, 4)]
-    (output,) = model.graph.output
-    assert output.name == "logits"
-    assert [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim] == ["batch", "length", 4]
-
-
-@pytest.mark.slow
-def test_ernie_medium_weighs_in_onnx_what_it_weighs_in_paddle(tmp_path):
-    """ERNIE 3.0-Medium's real sizes: 40,000 entries, 6 layers, 768 wide."""
-    from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification
-
-    from ernie.export import onnx_error
-
-    config = ErnieConfig(
-        vocab_size=40_000, num_hidden_layers=6, type_vocab_size=4, max_position_embeddings=2048, use_task_id=True
-    )
-    model = ErnieForSequenceClassification(config)
-    workarounds.save_static_model(model, str(tmp_path))
-    workarounds.static_to_onnx(str(tmp_path), ["logits"])
-    sizes = {name: (tmp_path / name).stat().st_size for name in ("model.pdiparams", "model.onnx")}
-    assert sizes["model.pdiparams"] > 290e6
-    assert sizes["model.onnx"] == pytest.approx(sizes["model.pdiparams"], rel=0.02)
-    graph = onnx.load(tmp_path / "model.onnx").graph
-    assert not [node for node in graph.node if node.op_type == "Constant"]
-    embeddings = [t for t in graph.initializer if list(t.dims) == [40_000, 768]]
-    assert len(embeddings) == 1
-    assert onnx_error(model, str(tmp_path / "model.onnx")) < 1e-4
 
 
 # ------------------------------------------------------------------------------------------------- sampler

@@ -30,9 +30,11 @@ def work_folder(parent, name):
     remove_leftovers(parent)
     folder = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent)
     try:
-        with open(os.path.join(folder, MARK), "w") as mark:
+        unlocked = os.path.join(folder, MARK + ".new")
+        with open(unlocked, "w") as mark:
             if fcntl:
                 fcntl.flock(mark, fcntl.LOCK_EX)
+            os.replace(unlocked, os.path.join(folder, MARK))  # never there without the lock
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
