@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_qa.py fine-tuned, and measures every variant on the dev set.
 
-python compress_qa.py --model_name_or_path best_models/cmrc2018/ --dataset cmrc2018 --output_dir ./best_models/cmrc2018 \\
-    --config configs/default.yml
+python compress_qa.py --model_name_or_path best_models/cmrc2018/ --dataset cmrc2018 \\
+    --output_dir ./best_models/cmrc2018 --config configs/default.yml
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle

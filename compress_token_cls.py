@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_token_cls.py fine-tuned, and measures every variant on the dev set.
 
-python compress_token_cls.py --model_name_or_path best_models/msra_ner/ --dataset msra_ner --output_dir ./best_models/msra_ner \\
-    --config configs/default.yml
+python compress_token_cls.py --model_name_or_path best_models/msra_ner/ --dataset msra_ner \\
+    --output_dir ./best_models/msra_ner --config configs/default.yml
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATASETS = ["afqmc", "tnews", "iflytek", "cmnli", "ocnli", "cluewsc2020", "csl", "cmrc2018", "msra_ner"]
-SCRIPTS = {"msra_ner": "compress_token_cls.py", "cmrc2018": "compress_qa.py"}
+sys.path.insert(0, str(ROOT))
+from ernie.tasks import DATA_SETS
+
 VARIANTS = {
     "fine-tuned": "export",
     "width 0.75": "width_mult_0.75",
@@ -29,31 +30,28 @@ def run(*command):
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
 
 
-def scores_of(folder):
-    """The scores that the table shows, and the one that the average takes, in points."""
+def scores_of(folder, task):
+    """(the scores that the table shows, the one that the average takes), in points."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    for names in (("exact_match", "f1"), ("precision", "recall", "f1"), ("accuracy",)):
-        if names[0] in metrics:
-            shown = "/".join(f"{100 * metrics[name]:.1f}" for name in names)
-            return shown, 100 * metrics["exact_match" if names[0] == "exact_match" else names[-1]]
+    return "/".join(f"{100 * metrics[name]:.1f}" for name in task.scores), 100 * metrics[task.score]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
+    parser.add_argument("--datasets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
     parser.add_argument("--output_dir", default="best_models/quickstart")
     args = parser.parse_args()
 
     columns = {}
     for dataset in args.datasets:
-        output = f"{args.output_dir}/{dataset}"
+        output, task = f"{args.output_dir}/{dataset}", DATA_SETS[dataset].task
         run("examples/quickstart.py", "--dataset", dataset, "--output_dir", args.output_dir)
         run(
-            *(SCRIPTS.get(dataset, "compress_seq_cls.py"), "--model_name_or_path", output, "--dataset", dataset),
+            *(task.compress_script, "--model_name_or_path", output, "--dataset", dataset),
             *("--data_dir", "examples/data", "--output_dir", output, "--config", "examples/quickstart.yml"),
             *("--strategy", "ptq", "--algo_list", "mse", "--batch_size_list", "16"),
         )
-        columns[dataset] = {name: scores_of(ROOT / output / folder) for name, folder in VARIANTS.items()}
+        columns[dataset] = {name: scores_of(ROOT / output / folder, task) for name, folder in VARIANTS.items()}
         print(
             f"{dataset}: " + ", ".join(f"{name} {shown}" for name, (shown, _) in columns[dataset].items()), flush=True
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import workarounds
+import workarounds  # noqa: F401  before Paddle
 
 import argparse
 import os
@@ -23,26 +23,21 @@ import tempfile
 import time
 
 import numpy as np
-from paddlenlp.transformers import (
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    ErnieTokenizer,
-)
+import paddlenlp.transformers
+from ernie_predictor.int8 import quantize_onnx
+from ernie_predictor.machine import processor
+from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
+from paddlenlp.transformers import ErnieTokenizer
 
-from deploy.predictor.onnx_session import installed_engines, onnxruntime_version, open_session, processor
-from deploy.predictor.static_quantization import quantize_onnx
-from ernie.arguments import LABELS, CompressionArguments
-from ernie.export import as_inputs, save_config_and_tokenizer, write_model_folder
+from ernie.arguments import CompressionArguments
+from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.paddle_int8 import post_training_quantization, read_matmul_scales
 from ernie.pruning import narrow
 from ernie.report import ENGINE_NAMES
+from ernie.tasks import DATA_SETS, TASKS
 from examples.make_model import ARCHITECTURES, make_model
 
-TASKS = {
-    "seq_cls": ("SequenceClassification", AutoModelForSequenceClassification, {"num_labels": 15}),
-    "token_cls": ("TokenClassification", AutoModelForTokenClassification, {"num_labels": 7}),
-    "qa": ("QuestionAnswering", AutoModelForQuestionAnswering, {}),
-}
+LABELS = {"seq_cls": DATA_SETS["tnews"].labels, "token_cls": DATA_SETS["msra_ner"].labels, "qa": ()}
 
 
 def random_batch(vocab_size, batch, length, seed=0):
@@ -52,16 +47,17 @@ def random_batch(vocab_size, batch, length, seed=0):
 
 def make_folders(args, folder):
     """{what a model is called: its folder, as the scripts write it}: FP32, INT8, and both at --width_mult."""
-    task, auto_class, more = TASKS[args.task]
+    task, labels = TASKS[args.task], LABELS[args.task]
+    auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     source = os.path.join(folder, "pretrained")
     make_model(args.arch, args.vocab_file, source)
     tokenizer = ErnieTokenizer.from_pretrained(source)
     compression_args = CompressionArguments(output_dir=folder)
     folders = {}
     for width_mult, prefix in ((1.0, ""), (args.width_mult, f"width {args.width_mult:g}, ")):
-        model = auto_class.from_pretrained(source, **more)
-        if args.task == "token_cls":
-            model.config.id2label = dict(enumerate(LABELS["msra_ner"]))
+        model = auto_class.from_pretrained(source, **({"num_labels": len(labels)} if labels else {}))
+        if labels:
+            model.config.id2label = dict(enumerate(labels))
         if width_mult < 1:
             narrow(model, width_mult)
         plain, int8 = (os.path.join(folder, f"{name}_{width_mult:g}") for name in ("fp32", "int8"))
@@ -70,10 +66,8 @@ def make_folders(args, folder):
         write_model_folder(task, model, tokenizer, plain)
         batches = [random_batch(model.config.vocab_size, 16, 64, seed) for seed in range(2)]
         prefix_of_int8 = os.path.join(int8, "int8")
-        workarounds.post_training_quantization(
-            os.path.join(plain, "model"), prefix_of_int8, batches, "mse", compression_args
-        )
-        scales = workarounds.read_matmul_scales(prefix_of_int8)
+        post_training_quantization(os.path.join(plain, "model"), prefix_of_int8, batches, "mse", compression_args)
+        scales = read_matmul_scales(prefix_of_int8)
         quantize_onnx(os.path.join(plain, "model.onnx"), os.path.join(int8, "model.onnx"), scales, quantize_tables=True)
         save_config_and_tokenizer(model, tokenizer, int8)
         folders[f"{prefix}FP32"], folders[f"{prefix}INT8"] = plain, int8
@@ -103,11 +97,6 @@ def paddle_inference(folder, threads):
     return run
 
 
-def onnx_runtime(folder, engine, threads):
-    session = open_session(os.path.join(folder, "model.onnx"), engine, threads)
-    return lambda batch: session.run(None, as_inputs(session, batch))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="medium")
@@ -126,7 +115,9 @@ def main():
         runners = {reference: paddle_inference(folders["FP32"], args.threads)}
         for engine in installed_engines():
             for name, path in folders.items():
-                runners[f"{ENGINE_NAMES[engine]}, {name}"] = onnx_runtime(path, engine, args.threads)
+                runners[f"{ENGINE_NAMES[engine]}, {name}"] = open_onnx(
+                    os.path.join(path, "model.onnx"), engine, args.threads
+                )
         times = {}
         for shape in args.shapes:
             batch = random_batch(vocab_size, *map(int, shape.split("x")), seed=7)

@@ -21,10 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from deploy.predictor.ernie_tokenizer import usable_cores
-from deploy.predictor.onnx_session import processor
-
-SCRIPTS = {"msra_ner": "run_token_cls.py", "cmrc2018": "run_qa.py"}
+# Nothing of the project here, which would set up Paddle's surroundings for the plain runs as well.
 
 
 def plain(args):
@@ -111,8 +108,7 @@ def plain(args):
 def run_plain(args, dataset, settings, steps, score):
     command = [sys.executable, __file__, "--plain", "--dataset", dataset, "--model", args.model]
     command += ["--data_dir", args.data_dir, "--steps", str(steps), *settings, *(["--score"] if score else [])]
-    environment = {k: v for k, v in os.environ.items() if k != "MKL_DEBUG_CPU_TYPE"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=args.plain_environment, capture_output=True, text=True)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
@@ -122,7 +118,7 @@ def run_plain(args, dataset, settings, steps, score):
 def run_ours(args, dataset, settings, steps, score):
     with tempfile.TemporaryDirectory() as folder:
         named = dict(zip(settings[::2], settings[1::2]))
-        command = [sys.executable, SCRIPTS.get(dataset, "run_seq_cls.py"), "--do_train"]
+        command = [sys.executable, args.tasks[dataset].script, "--do_train"]
         # Nothing is saved, and the last model is the one that is scored, as with the plain Trainer.
         command += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
         command += ["--model_name_or_path", args.model, "--dataset", dataset, "--data_dir", args.data_dir]
@@ -162,6 +158,14 @@ def main():
     if args.plain:
         return plain(args)
 
+    args.plain_environment = dict(os.environ)
+    import workarounds  # noqa: F401
+
+    from ernie_predictor.machine import processor, usable_cores
+
+    from ernie.tasks import DATA_SETS, SEQ_CLS
+
+    args.tasks = {name: row.task for name, row in DATA_SETS.items()}
     print(f"{processor()}, {usable_cores()} cores; Python {platform.python_version()}")
     print(f"Samples a second, median of {args.repeat} runs each\n")
     print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
@@ -189,7 +193,7 @@ def main():
             f"| **{medians[1] / medians[0]:.2f}** ({ratios}) |",
             flush=True,
         )
-        if args.score and dataset not in SCRIPTS:
+        if args.score and args.tasks[dataset] is SEQ_CLS:
             scores = [runner(args, dataset, settings, -1, True)["score"] for runner in (run_plain, run_ours)]
             plain_score, score = (f"{100 * s:.1f}" for s in scores)
             print(f"\n{dataset}, {args.epochs:g} epochs, dev accuracy: plain {plain_score}, this project {score}\n")

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "deploy" / "predictor")]
-import workarounds
+sys.path.insert(0, str(ROOT))
+import workarounds  # noqa: F401  before Paddle
 
 import argparse
 import itertools
@@ -26,11 +26,10 @@ import time
 import types
 
 import numpy as np
-from compression_speed import TASKS as MODELS
-from compression_speed import make_folders, paddle_inference
-from ernie_predictor import ErniePredictor
-from ernie_tasks import load_task
-from onnx_session import onnxruntime_version, processor
+from compression_speed import LABELS, make_folders, paddle_inference
+from ernie_predictor import ErniePredictor, load_task
+from ernie_predictor.machine import processor
+from ernie_predictor.runtimes import onnxruntime_version
 from paddlenlp.metrics.squad import compute_prediction
 from paddlenlp.transformers import (
     BertConfig,
@@ -42,10 +41,11 @@ from paddlenlp.transformers import (
 
 from ernie.data import load_examples
 from ernie.features import join_tokens
+from ernie.static_model import save_static_model
+from ernie.tasks import DATA_SETS
 from examples.make_model import ARCHITECTURES
 
-# The task, and the length that configs/default.yml trains at.
-DATASETS = {"tnews": ("seq_cls", 128), "msra_ner": ("token_cls", 128), "cmrc2018": ("qa", 512)}
+LENGTHS = {"tnews": 128, "msra_ner": 128, "cmrc2018": 512}  # as configs/default.yml trains
 BERT = {
     "seq_cls": BertForSequenceClassification,
     "token_cls": BertForTokenClassification,
@@ -119,8 +119,7 @@ class PublishedPredictor:
 
 def load_texts(dataset, data_dir, number):
     """(items for the predictor, items for the published way) of a dev set."""
-    task = MODELS[DATASETS[dataset][0]][0]
-    examples = load_examples(task, types.SimpleNamespace(dataset=dataset, data_dir=data_dir), "dev")
+    examples = load_examples(DATA_SETS[dataset].task, types.SimpleNamespace(dataset=dataset, data_dir=data_dir), "dev")
     examples = list(itertools.islice(itertools.cycle(examples), number))
     if dataset == "cmrc2018":
         return [[(e["question"], e["context"]) for e in examples]] * 2
@@ -130,11 +129,11 @@ def load_texts(dataset, data_dir, number):
 
 
 def make_bert(task, vocab_size, folder):
-    more = {} if task == "qa" else {"num_labels": MODELS[task][2]["num_labels"]}
+    more = {"num_labels": len(LABELS[task])} if LABELS[task] else {}
     model = BERT[task](BertConfig(vocab_size=vocab_size, **more))
     model.eval()
     os.makedirs(folder)
-    workarounds.save_static_model(model, folder)
+    save_static_model(model, folder)
 
 
 def agreement(found, expected):
@@ -144,7 +143,7 @@ def agreement(found, expected):
 def plain_answers(task, answers):
     """The predictor's answers as the published way gives them."""
     if task == "seq_cls":
-        return [int(a["label"].removeprefix("LABEL_")) for a in answers]
+        return [LABELS[task].index(a["label"]) for a in answers]
     return [a["answer"] for a in answers]
 
 
@@ -171,7 +170,7 @@ def measure_tokenizing(args, folder, published, items, published_items):
 
 def measure(args, dataset, folder):
     """({who: seconds of the whole job}, {who: seconds of tokenizing}, texts)."""
-    task, max_length = DATASETS[dataset]
+    task, max_length = DATA_SETS[dataset].task.name, LENGTHS[dataset]
     items, published_items = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
     making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
     folders, vocab_size = make_folders(making, folder)
@@ -220,7 +219,7 @@ def measure(args, dataset, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--datasets", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--data_dir", default=str(ROOT / "examples" / "data"))
     parser.add_argument("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
     parser.add_argument("--arch", choices=ARCHITECTURES, default="medium")

@@ -67,7 +67,7 @@ def content_hash(*parts):
 
 
 def weights_hash(model):
-    """Identity of a Paddle model: its weights, and the settings that change its outputs or its training without them."""
+    """Identity of a Paddle model: its weights, and settings that change what it computes without changing them."""
     settings = ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "num_attention_heads")
     parts = [{name: getattr(model.config, name, None) for name in settings}]
     for name, tensor in sorted(model.state_dict().items()):

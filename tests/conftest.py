@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("PADDLENLP_DEFAULT_LOG_LEVEL", "INFO")
 
 import workarounds  # noqa: F401  before Paddle, whatever a test imports first; makes the predictor's package importable
+
 from ernie.tasks import DATA_SETS
 
 SAMPLE_DATA = ROOT / "examples" / "data"
@@ -150,6 +151,7 @@ def quantized(exported, tmp_path_factory):
 def call(script, *arguments):
     """Runs a script's main() in this process, as `python script.py arguments` does."""
     import paddle
+
     import utils
 
     module = importlib.import_module(script)
