@@ -6,15 +6,14 @@ import shutil
 import subprocess
 import sys
 
-import ernie_backends
 import numpy as np
 import onnx
 import pytest
 from conftest import PREDICTOR, ROOT, SCRIPT_OF, answer_of, arguments_for, assert_same, call, inputs_of, read
-from derived_models import quantized_form
-from ernie_backends import installed_backends
-from ernie_predictor import ErniePredictor, PredictorError
-from onnx_session import has_bf16
+from ernie_predictor import ErniePredictor, PredictorError, cpu
+from ernie_predictor.cpu import installed_backends
+from ernie_predictor.derived_models import quantized_form
+from ernie_predictor.machine import has_bf16
 
 TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 BACKENDS = installed_backends()
@@ -182,13 +181,20 @@ def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_
     for source in (model, tmp_path / "other"):
         made = ErniePredictor(source, precision_mode="int8", cache_dir=str(cache)).model.path
         assert os.path.dirname(made) == str(cache)
-    os.utime(model / "model.onnx", ns=(0, 0))
+    change(model / "model.onnx")
     for cache_dir, number in ((model, 1), (cache, 2)):
         before = set(os.listdir(cache_dir))
         made = ErniePredictor(model, precision_mode="int8", cache_dir=str(cache) if cache_dir == cache else None)
         after = set(os.listdir(cache_dir))
         assert after - before == {os.path.basename(made.model.path)} and len(before - after) == 1
         assert len([name for name in after if "int8" in name]) == number
+
+
+def change(onnx_file):
+    """Another content, and the same answers."""
+    content = onnx.load(onnx_file)
+    content.producer_name += "."
+    onnx.save(content, onnx_file)
 
 
 def logits_of(predictor, inputs):
@@ -257,29 +263,47 @@ def test_bf16_where_the_processor_has_it(exported):
         assert 1e-5 < np.abs(logits_of(predictor, inputs) - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_weights_are_set_apart_for_openvino(exported, tmp_path, monkeypatch):
-    """Once, as files of a fixed set of names, with the same answers."""
+def test_the_compiled_model_is_kept(exported, tmp_path, monkeypatch):
+    """With the same answers to the last bit; damaged or made for another model, it is made anew."""
     if "openvino" not in BACKENDS:
-        pytest.skip("OpenVINO's execution provider is not installed")
+        pytest.skip("OpenVINO is not installed")
     folder, inputs, _ = exported("msra_ner")
     expected = ErniePredictor(folder, backend="openvino").predict(inputs[:20])
-    monkeypatch.setattr(ernie_backends, "LARGE", 0)
-    for _ in range(2):
-        predictor = ErniePredictor(folder, backend="openvino", cache_dir=str(tmp_path))
+    model, cache = tmp_path / "model", tmp_path / "cache"
+    shutil.copytree(folder, model)
+    monkeypatch.setattr(cpu, "LARGE", 0)
+
+    def opens(from_blob, cache):
+        predictor = ErniePredictor(model, backend="openvino", cache_dir=str(cache))
+        assert predictor.model.from_blob is from_blob
         assert predictor.predict(inputs[:20]) == expected
-        name = os.path.basename(predictor.model.path)
-        assert set(os.listdir(tmp_path)) == {name, f"{name}.data"}
-    assert (tmp_path / name).stat().st_size < 0.2 * (folder / "model.onnx").stat().st_size
+        (name,) = (name for name in os.listdir(cache) if name.endswith(".blob"))
+        assert set(os.listdir(cache)) == {name, f"{name}.json"}
+        return cache / name
+
+    first = opens(False, cache)
+    assert opens(True, cache) == first
+    content = first.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], content[:-200_000] + bytes(200_000)):
+        first.write_bytes(damaged)
+        assert opens(False, cache) == first and first.read_bytes() == content
+    shutil.copytree(cache, tmp_path / "copy")  # other inodes and times
+    opens(True, tmp_path / "copy")
+    (cache / f"{first.name}.json").unlink()
+    opens(False, cache)
+    change(model / "model.onnx")
+    second = opens(False, cache)
+    assert second != first and opens(True, cache) == second
 
 
 def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):
     """OpenVINO starts without; INT8 can't."""
     folder, inputs, expected = exported("tnews")
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(ernie_backends, "LARGE", 0)
+    monkeypatch.setattr(cpu, "LARGE", 0)
     cache_dir = str(tmp_path / "file" / "cache")
     assert_same(ErniePredictor(folder, cache_dir=cache_dir).predict(inputs), expected)
-    with pytest.raises(PredictorError, match="name one with --cache_dir"):
+    with pytest.raises(PredictorError, match=r"which needs up to \d+ MB \(.*\); name a folder with --cache_dir"):
         ErniePredictor(folder, precision_mode="int8", cache_dir=cache_dir)
 
 
@@ -421,8 +445,8 @@ def test_files_that_do_not_fit_together(exported, tmp_path):
         path.write_bytes(before)
 
     config, onnx_file = read(folder / "config.json"), (folder / "model.onnx").read_bytes()
-    complains("model.onnx", onnx_file[: len(onnx_file) // 2], r"model\.onnx can't be loaded; is it whole\?")
-    complains("model.onnx", b"", "can't be loaded")
+    complains("model.onnx", onnx_file[: len(onnx_file) // 2], r"model\.onnx cannot be loaded; is the file complete\?")
+    complains("model.onnx", b"", "cannot be loaded")
     complains("vocab.txt", (folder / "vocab.txt").read_bytes() + b"one\nmore\n", "of different models")
     complains("vocab.txt", b"a\nb\n", "is no ERNIE vocabulary")
     complains("config.json", b"{", "is not JSON")
@@ -454,7 +478,7 @@ def test_a_text_of_a_million_characters(dataset, exported):
 
 def test_a_package_that_is_not_installed(exported, monkeypatch):
     folder, _, _ = exported("tnews")
-    monkeypatch.setattr(ernie_backends, "installed_backends", lambda: ["onnxruntime"])
-    with pytest.raises(PredictorError, match="--backend openvino needs the package onnxruntime-openvino"):
+    monkeypatch.setattr(cpu, "installed_backends", lambda: ["onnxruntime"])
+    with pytest.raises(PredictorError, match="--backend openvino needs the package openvino"):
         ErniePredictor(folder, backend="openvino")
     assert ErniePredictor(folder).model.backend == "onnxruntime"

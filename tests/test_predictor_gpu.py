@@ -11,26 +11,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpu_backends
-import gpu_models
 import numpy as np
 import onnx
 import pytest
 from conftest import PREDICTOR, assert_same
-from derived_models import CacheError, derived_folder
-from ernie_backends import OnnxModel
-from ernie_predictor import ErniePredictor, PredictorError, UsageError
+from ernie_predictor import ErniePredictor, PredictorError, UsageError, gpu, gpu_models
+from ernie_predictor.derived_models import derived_folder
+from ernie_predictor.errors import CacheError
+from ernie_predictor.int8 import quantize_onnx
+from ernie_predictor.runtimes import open_onnx
 from onnx import numpy_helper
-from onnx_session import open_session
-
-from ernie.quantization import quantize_onnx
 
 TASKS = ["tnews", "msra_ner", "cmrc2018"]
-HAS_CUDA = "CUDAExecutionProvider" in gpu_backends.available_providers()
+HAS_CUDA = "CUDAExecutionProvider" in gpu.available_providers()
 
 
 def on_cpu(path):
-    return OnnxModel(str(path), "onnxruntime", lambda path: open_session(path, "onnxruntime", 2))
+    return open_onnx(path, "onnxruntime", 2)
 
 
 def logits(predictor, inputs):
@@ -164,7 +161,7 @@ def test_profiles_are_of_the_task(dataset, usual, exported):
     assert task.usual_length == usual <= longest
     assert max(len(ids) for ids, _ in task.tokenize([task.check(item) for item in inputs])[0]) <= longest
     lengths = (task.usual_length, longest)
-    tensorrt, cuda = gpu_backends.provider_options("tensorrt", 1, "fp16", 8, lengths, "/cache")
+    tensorrt, cuda = gpu.provider_options("tensorrt", 1, "fp16", 8, lengths, "/cache")
     shapes = {key: value for key, value in tensorrt.items() if "shapes" in key}
     assert shapes == {
         "trt_profile_min_shapes": "input_ids:1x1,token_type_ids:1x1",
@@ -176,7 +173,7 @@ def test_profiles_are_of_the_task(dataset, usual, exported):
 
 @pytest.mark.parametrize(("precision_mode", "enabled"), [("fp32", ""), ("fp16", "fp16"), ("int8", "fp16 int8")])
 def test_precisions_are_enabled(precision_mode, enabled):
-    tensorrt, _ = gpu_backends.provider_options("tensorrt", 0, precision_mode, 1, (8, 8), None)
+    tensorrt, _ = gpu.provider_options("tensorrt", 0, precision_mode, 1, (8, 8), None)
     assert [name for name in ("fp16", "int8") if tensorrt[f"trt_{name}_enable"] == "True"] == enabled.split()
     assert not [key for key in tensorrt if "cache" in key]
 
@@ -191,7 +188,7 @@ def test_options_are_known_to_onnxruntime():
 
     capi = Path(onnxruntime.__file__).parent / "capi"
     libraries = [next(capi.glob(f"*onnxruntime_providers_{name}.*")).read_bytes() for name in ("tensorrt", "cuda")]
-    options = gpu_backends.provider_options("tensorrt", 0, "int8", 32, (64, 128), "/cache")
+    options = gpu.provider_options("tensorrt", 0, "int8", 32, (64, 128), "/cache")
     for library, keys in zip(libraries, options):
         for key in keys:
             assert b"\0" + key.encode() + b"\0" in library, key
@@ -256,26 +253,26 @@ def test_without_paddle_for_the_device(device, package, exported):
 
 def test_without_a_driver():
     try:
-        gpu_backends.check_driver(0)
+        gpu.check_driver(0)
     except PredictorError as e:
         assert "no NVIDIA driver here" in str(e) or "finds no GPU" in str(e)
     else:
         with pytest.raises(UsageError, match="--device_id 1000: there are "):
-            gpu_backends.check_driver(1000)
+            gpu.check_driver(1000)
 
 
 def test_without_tensorrt():
     if importlib.util.find_spec("tensorrt_libs"):
         pytest.skip("TensorRT is installed")
     with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*; or take --backend cuda"):
-        gpu_backends.load_tensorrt()
+        gpu.load_tensorrt()
 
 
 @pytest.fixture
 def without_gpu():
     """Skips a test of what is said where there is no GPU, where there is one."""
     try:
-        gpu_backends.check_driver(0)
+        gpu.check_driver(0)
     except PredictorError:
         return
     pytest.skip("there is a GPU")
@@ -284,9 +281,9 @@ def without_gpu():
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_a_session_is_never_the_cpu_s(backend, exported, without_gpu):
     """ONNX Runtime, asked for a provider that can't start, gives a session on the CPU."""
-    options = gpu_backends.provider_options(backend, 0, "fp32", 1, (8, 8), None)
+    options = gpu.provider_options(backend, 0, "fp32", 1, (8, 8), None)
     with pytest.raises(PredictorError, match=f"^--backend {backend}"):
-        gpu_backends.open_session(exported("tnews")[0] / "model.onnx", backend, options)
+        gpu.open_session(exported("tnews")[0] / "model.onnx", backend, options)
 
 
 def test_the_command_line_says_what_is_missing(exported, tmp_path, without_gpu):

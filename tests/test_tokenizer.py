@@ -9,9 +9,7 @@ import unicodedata
 import numpy as np
 import pytest
 from conftest import REAL_DATA, ROOT, SAMPLE_DATA
-from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
-
-from deploy.predictor.ernie_tokenizer import (
+from ernie_predictor.tokenizer import (
     _PLAIN,
     _SIMPLE,
     EXTRA_SYMBOLS,
@@ -19,6 +17,7 @@ from deploy.predictor.ernie_tokenizer import (
     TokenizerError,
     longest_first,
 )
+from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 
 VOCAB = ROOT / "examples" / "model" / "vocab.txt"
 

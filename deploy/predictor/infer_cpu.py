@@ -5,7 +5,7 @@ python infer_cpu.py --model_path best_models/tnews/export --input texts.txt --ou
 cat texts.txt | python infer_cpu.py --model_path best_models/tnews/export --input -
 
 Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md says what stands in them.
+answer a line. README.md describes both.
 """
 
 import sys

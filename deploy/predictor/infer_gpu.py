@@ -5,10 +5,11 @@ python infer_gpu.py --model_path best_models/tnews/export --precision_mode fp16 
 cat texts.txt | python infer_gpu.py --model_path best_models/tnews/export --input -
 
 Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md says what stands in them.
+answer a line. README.md describes both.
 """
 
 import argparse
+import contextlib
 import sys
 
 try:
@@ -28,6 +29,10 @@ def main():
     add("--precision_mode", choices=PRECISIONS, default="fp32", help="fp16: the folder's FP32 model in float16; int8: "
         "the folder's INT8 model, with TensorRT (default: fp32)")  # fmt: skip
     args = parse(parser)
+    with contextlib.suppress(ImportError):
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)  # what it can't start is said in one message instead
     answer(
         args,
         backend=args.backend,

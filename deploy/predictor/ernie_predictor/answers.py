@@ -37,7 +37,7 @@ def split_tag(tag):
 def entity_spans(tags):
     """BIO tags of a sentence to entities, by the rules of conlleval and of seqeval's default mode.
 
-    An I- tag behind "O" or behind another type begins an entity, too.
+    An I- tag after "O" or after another type begins an entity, too.
 
     >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
     [('PER', 0, 2), ('LOC', 3, 4)]
@@ -56,7 +56,7 @@ def entity_spans(tags):
 def read_entities(logits, id2label, text, offsets):
     """Named entities of one text.
 
-    A wordpiece that goes on within a word (its offset touches the piece before, both of letters or digits)
+    A wordpiece that continues a word (its offset touches the piece before, both of letters or digits)
     takes the tag of the word's first piece: "iPhone" is one entity or none, never half of one.
 
     Args:

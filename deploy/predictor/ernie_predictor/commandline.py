@@ -1,13 +1,14 @@
 """What infer_cpu.py and infer_gpu.py share: flags, input and output, --benchmark, and how they end.
 
 Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md says what stands in them.
+answer a line. README.md describes both.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import sys
 import time
@@ -49,7 +50,7 @@ def new_parser(description):
     add("--cache_dir", help="where files are kept that are made here once, to run or start faster; left out, beside "
         "model.onnx, or in the user's cache where the folder is read-only")  # fmt: skip
     add("--input", help="file, or - for standard input; left out, two built-in examples are answered")
-    add("--output", help="file, which appears when all is answered; left out, standard output")
+    add("--output", help="file, written when all lines are answered; left out, standard output")
     add("--on_error", choices=("stop", "skip"), default="stop", help="a broken line ends the run (default), or is "
         "reported and left out")  # fmt: skip
     add("--benchmark", action="store_true", help="print speed instead of answers: texts a second in batches, and "
@@ -59,6 +60,8 @@ def new_parser(description):
 
 def parse(parser):
     args = parser.parse_args()
+    if args.input == "-" and getattr(args, "calibration", None) == "-":
+        parser.error("--calibration and --input cannot both read standard input: name a file for one of them")
     if args.benchmark and args.output:
         parser.error("--benchmark prints figures, no answers: leave --output out")
     if args.output and args.input not in (None, "-") and os.path.exists(args.output):
@@ -118,15 +121,26 @@ def open_input(flag, name):
 
 @contextlib.contextmanager
 def open_output(name):
-    """Standard output for None, else a file that gets its name when all went well; until then it is `<name>.part`."""
+    """Standard output for None, else a file, written as `<name>.part` until all went well.
+
+    A link is written through: what it points to is replaced, and the link stays. Pipes and devices are written in
+    place, and so is a file that is open already (`/dev/stdout`).
+    """
     if name is None:
+        if sys.stdout is None:
+            raise PredictorError("standard output is closed: name a file with --output")
         sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    # A pipe or a device can only be written in place.
-    part = name if os.path.exists(name) and not os.path.isfile(name) else name + ".part"
+    target, descriptor = follow_links(name)
+    part = target + ".part"
     try:
-        sink = open(part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed below
+        if descriptor is not None:
+            part = None
+            target = os.dup(descriptor)
+        elif os.path.exists(target) and not os.path.isfile(target):
+            part = None
+        sink = open(part or target, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed below
     except OSError as e:
         raise PredictorError(f"--output {name}: {e.strerror}") from e
     try:
@@ -134,19 +148,34 @@ def open_output(name):
             yield sink
     except BaseException:
         # Answers that came before an error are kept, under a name that says so.
-        if part != name and os.path.getsize(part) == 0:
+        if part and os.path.getsize(part) == 0:
             os.remove(part)
         raise
-    if part != name:
-        os.replace(part, name)
+    if part:
+        os.replace(part, target)
+
+
+def follow_links(name):
+    """Where a chain of links ends: (path, None), or (path, n) for the open file n of this process."""
+    for _ in range(40):
+        standard = re.fullmatch(r"/dev/std(in|out|err)", name)
+        number = re.fullmatch(rf"(?:/dev|/proc/(?:self|{os.getpid()}))/fd/(\d+)", name)
+        if standard:
+            return name, ("in", "out", "err").index(standard[1])
+        if number:
+            return name, int(number[1])
+        if not os.path.islink(name):
+            break
+        name = os.path.join(os.path.dirname(name), os.readlink(name))
+    return name, None
 
 
 def read_items(lines, name, task, on_error):
-    """Yields what stands in lines, as `task.check` returns it.
+    """Yields the text or texts of each line, as `task.check` returns them.
 
     Args:
-        lines: an iterable of bytes. A line that begins with { is a JSON object, others are text, where a tab sets two
-            texts apart if the task takes two.
+        lines: an iterable of bytes. A line that begins with {, after white space or not, is a JSON object; others are
+            text, where a tab separates two texts if the task takes two.
 
     Raises:
         PredictorError: a line is broken, and `on_error` is "stop"; names the line. With "skip" it is printed.
@@ -163,15 +192,15 @@ def read_items(lines, name, task, on_error):
 
 def parse_line(line, task, first=False):
     try:
-        # \n alone ends a line: U+2028 and U+0085 stand inside real texts.
+        # \n alone ends a line: U+2028 and U+0085 occur in real texts.
         text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as e:
         raise PredictorError(f"not UTF-8: {e.reason} at byte {e.start + 1}") from None
     if not text.strip():
         raise PredictorError("empty, expected " + task.expected)
-    if text.startswith("{"):
+    if text.lstrip().startswith("{"):
         try:
-            item = json.loads(text)
+            item = json.loads(text.strip())
         except (ValueError, RecursionError) as e:
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
         return task.check(item)
@@ -189,7 +218,7 @@ def write_answers(predictor, items, sink):
 
 
 def to_json(answer):
-    return json.dumps(answer, ensure_ascii=False)
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
 def benchmark(predictor, items):
@@ -236,7 +265,7 @@ def stop(message, status):
 
 
 def run(main, requirements):
-    """Calls main(); what a user can mend ends in one message and an exit status."""
+    """Calls main(); what a user can fix ends in one message and an exit status."""
     try:
         main()
         sys.stdout.flush()

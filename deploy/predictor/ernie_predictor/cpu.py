@@ -1,31 +1,31 @@
 """Opens the model of a folder on the CPU: which file, which backend, which precision."""
 
-import contextlib
-import importlib.util
+import hashlib
+import importlib.metadata
 import os
 
-from .derived_models import quantize, quantized_form, set_weights_apart
-from .errors import CacheError, PredictorError, UsageError
-from .machine import has_bf16, processor, usable_cores
-from .runtimes import PaddleModel, installed_engines, open_onnx
+from .derived_models import Derived, quantize, quantized_form
+from .errors import PredictorError, UsageError
+from .machine import has_bf16, processor, processor_id, usable_cores
+from .runtimes import PaddleModel, installed_engines, is_importable, open_onnx
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 PRECISIONS = ("fp32", "bf16", "int8")
-LARGE = 2**25  # bytes of a model that is worth a second file to start faster
+LARGE = 2**25  # bytes of a model whose compiled form is kept, to start faster
 
 
 def installed_backends():
     """The backends that can be opened here, in the order of BACKENDS."""
     engines = installed_engines()
-    paddle = importlib.util.find_spec("paddle") is not None
+    paddle = is_importable("paddle")
     return [name for name in BACKENDS if name in engines or (name == "paddle" and paddle)]
 
 
 def choose_backend(backend, quantized_dynamically):
     """The backend to open: the one asked for, or with "auto" the fastest that is installed.
 
-    OpenVINO's provider is that, except on a dynamically quantized model: its matrix products it computes no faster
-    than in FP32, while the default provider has kernels for them.
+    OpenVINO is that, except on a dynamically quantized model: it computes the matrix products no faster than in FP32,
+    while ONNX Runtime has kernels for them.
 
     Raises:
         PredictorError: it is not installed; the message names the package.
@@ -39,7 +39,7 @@ def choose_backend(backend, quantized_dynamically):
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r}: choose auto, {', '.join(BACKENDS)}")
     if backend not in installed:
-        package = {"openvino": "onnxruntime-openvino", "onnxruntime": "onnxruntime", "paddle": "paddlepaddle"}[backend]
+        package = "paddlepaddle" if backend == "paddle" else backend
         raise PredictorError(
             f"--backend {backend} needs the package {package}; installed here: {', '.join(installed) or 'none'}"
         )
@@ -60,7 +60,7 @@ def open_model(
         calibration_batches: for int8 of an FP32 model, see `quantize`.
 
     Returns:
-        An `OnnxModel` or a `PaddleModel`.
+        A model of runtimes.py.
 
     Raises:
         PredictorError: a file or package is missing, a file is broken, or the model is of another precision.
@@ -98,14 +98,24 @@ def open_model(
         form = "dynamic" if calibration_batches is None else "static"
         engine = choose_backend(backend, form == "dynamic")
         path = quantize(path, cache_dir, calibration_batches)
+        cache_dir = None  # what is made of that lies beside it
     else:
         engine = choose_backend("openvino" if precision_mode == "bf16" else backend, form == "dynamic")
+    bf16, blob = precision_mode == "bf16", None
     if engine == "openvino" and os.path.getsize(path) >= LARGE:
-        # No place to write to: it starts all the same, later.
-        with contextlib.suppress(CacheError):
-            path = set_weights_apart(path, cache_dir)
+        blob = compiled_model(path, bf16, cache_dir)
+    return open_onnx(path, engine, num_threads, bf16, blob)
 
-    return open_onnx(path, engine, num_threads, bf16=precision_mode == "bf16")
+
+def compiled_model(onnx_file, bf16, cache_dir=None):
+    """Where OpenVINO's compiled form of a model is kept. It depends on OpenVINO's version, on the processor and on the
+    precision, not on the number of threads.
+    """
+    made_for = f"{importlib.metadata.version('openvino')} {processor_id()}"
+    key = hashlib.sha256(made_for.encode()).hexdigest()[:12]
+    kind = f"openvino-{'bf16' if bf16 else 'fp32'}"
+    # OpenVINO does not notice changed weights, and answers wrongly.
+    return Derived(onnx_file, kind, cache_dir, key, ending=".blob", checked=True)
 
 
 def check_bf16(backend):

@@ -1,135 +1,270 @@
-"""Models made of a folder's model.onnx, once: quantized, or in a form that opens faster."""
+"""Files made of a folder's model.onnx, once: quantized models, and compiled ones, which open faster.
+
+They are named after the content of their source, so that another model never gets their answers.
+"""
 
 import contextlib
 import hashlib
-import importlib.util
-import logging
-import mmap
+import json
 import os
+import re
 import shutil
 import sys
-import tempfile
 
 from tqdm import tqdm
 
-from .errors import CacheError, PredictorError
-from .int8 import calibrate, quantize_onnx
-from .runtimes import cannot_load
+from .errors import CacheError, PredictorError, cannot_load
+from .files import file_hash, work_folder, write_text
+from .int8 import calibrate, quantize_onnx, quiet_loggers
+from .runtimes import is_importable
+
+# Of the code that makes these files. Raise it when another file is to be made of the same model.
+VERSION = 1
+# Bytes of a file whose hash is kept. Smaller ones are hashed at each start, which takes 20 ms at most.
+LARGE = 2**25
+
+_ID = "[0-9a-f]{12}(?:-[0-9a-f]{12})?"
 
 
 def quantized_form(onnx_file):
     """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None."""
-    if has_node(onnx_file, "QuantizeLinear"):
-        return "static"
-    return "dynamic" if has_node(onnx_file, "DynamicQuantizeLinear") else None
+    kinds = op_types(onnx_file)
+    return "static" if "QuantizeLinear" in kinds else "dynamic" if "DynamicQuantizeLinear" in kinds else None
 
 
-def has_node(onnx_file, op_type):
-    """Whether an ONNX file has a node of a type.
+def op_types(onnx_file):
+    """The types of an ONNX file's nodes; of a damaged file, as far as it can be read.
 
-    Looks for the type as it stands in the file (ONNX's NodeProto.op_type is field 4: byte 0x22, length, name), so that
-    no package for reading ONNX is needed.
+    Reads protobuf's encoding itself, so that no package for reading ONNX is needed, and steps over the weights:
+    ModelProto.graph is field 7, GraphProto.node field 1, NodeProto.op_type field 4.
     """
-    if os.path.getsize(onnx_file) == 0:
-        return False
-    with open(onnx_file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"\x22" + bytes([len(op_type)]) + op_type.encode()) >= 0
+    found = set()
+
+    def number(f):
+        value = shift = 0
+        while shift < 64:
+            byte = f.read(1)[0]
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+        raise ValueError("no number of protobuf")
+
+    def fields(f, end):
+        """Yields (field, end of its content) at the beginning of each content that has a length."""
+        while f.tell() < end:
+            key = number(f)
+            if key & 7 == 2:
+                stop = number(f) + f.tell()
+                yield key >> 3, stop
+                f.seek(stop)
+            elif key & 7 == 0:
+                number(f)
+            else:
+                f.seek({1: 8, 5: 4}[key & 7], os.SEEK_CUR)
+
+    with open(onnx_file, "rb") as f, contextlib.suppress(IndexError, KeyError, ValueError, OverflowError, OSError):
+        for field, graph_end in fields(f, os.path.getsize(onnx_file)):
+            if field != 7:
+                continue
+            for field, node_end in fields(f, graph_end):
+                if field != 1:
+                    continue
+                for field, end in fields(f, node_end):
+                    if field == 4:
+                        found.add(f.read(end - f.tell()).decode("utf-8", "replace"))
+    return found
 
 
-def derive(onnx_file, kind, cache_dir, write, key=""):
-    """A model made of another, once: made by the first who needs it, found by all later ones.
-
-    What was made of the same file before it changed is removed.
+class Derived:
+    """A file, or a folder, made of an ONNX file: made by the first who needs it, found by all later ones.
 
     Args:
-        kind: a part of its name; the rest is the size and time of its source.
+        onnx_file: its source.
+        kind: a part of its name; the rest is a hash of its source's content and of `VERSION`.
         cache_dir: where it is kept; None: beside its source, or in the user's cache where that is read-only.
-        write: a function of a path; writes the model there, and may write files beside it that the model reads.
-        key: what else it was made of, as a part of its name.
-
-    Returns:
-        The path of the model. Files get their names when they are whole, the model's last.
-
-    Raises:
-        CacheError: no place can be written to.
+        key: what else it is made of, 12 hex digits, a part of its name.
+        ending: of its name; nothing for a folder.
+        checked: whether its content is compared with what was written, when it is found. For files that a runtime
+            takes as they are.
     """
-    places = _places(onnx_file, kind, cache_dir)
-    key = f"-{key}" if key else ""
-    for folder, _, name in places:
-        path = os.path.join(folder, f"{name}{key}.onnx")
-        if os.path.isfile(path):
-            return path
-    for folder, prefix, name in places:
-        file = f"{name}{key}.onnx"
-        try:
-            os.makedirs(folder, exist_ok=True)
-            work = tempfile.TemporaryDirectory(prefix=".making.", dir=folder)
-        except OSError as e:
-            reason = f"{folder}: {e.strerror}"
-            continue
-        with work:
+
+    def __init__(self, onnx_file, kind, cache_dir=None, key="", ending=".onnx", checked=False):
+        self.onnx_file, self.checked = str(onnx_file), checked
+        source = os.path.realpath(onnx_file)
+        stem = os.path.splitext(os.path.basename(onnx_file))[0]
+        # A cache holds what was made of many folders.
+        elsewhere = f"{hashlib.sha256(source.encode()).hexdigest()[:12]}.{stem}"
+        if cache_dir is not None:
+            places = [(str(cache_dir), elsewhere)]
+        else:
+            user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+            places = [
+                (os.path.dirname(os.path.abspath(onnx_file)), stem),
+                (os.path.join(user_cache, "ernie_predictor"), elsewhere),
+            ]
+        content = _hash_of(source, [os.path.join(folder, f"{stem}.hash.json") for folder, stem in places])
+        version = hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()[:12]
+        rest = version + (f"-{key}" if key else "") + ending
+        # (folder, how the names of all of this kind made of this source begin, those of its present content, the name)
+        self.places = [
+            (folder, f"{stem}.{kind}-", f"{stem}.{kind}-{version}", f"{stem}.{kind}-{rest}") for folder, stem in places
+        ]
+
+    def find(self):
+        """The path of the file, or None where there is none yet."""
+        for folder, _, _, name in self.places:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path) and (not self.checked or _is_as_written(path)):
+                return path
+        return None
+
+    def make(self, write):
+        """Makes the file. What was made of the same source before it changed is removed.
+
+        Args:
+            write: a function of a path, where it writes the file.
+
+        Returns:
+            The path of the file, which is written atomically.
+
+        Raises:
+            CacheError: no place can be written to, or there is no space.
+            PredictorError: the source is damaged.
+        """
+        for folder, prefix, current, name in self.places:
+            path = os.path.join(folder, name)
             try:
-                write(os.path.join(work.name, file))
+                with work_folder(folder, name) as work:
+                    made = os.path.join(work, name)
+                    write(made)
+                    known = file_hash(made) if self.checked else None
+                    os.replace(made, path)
+                    if self.checked:
+                        _write_record(path, f"{path}.json", known)
+            except OSError as e:
+                reason = f"{e.filename or folder}: {e.strerror or e}"
+                continue
             except PredictorError:
                 raise
             except Exception as e:
-                raise PredictorError(cannot_load(onnx_file, e)) from e
-            for part in sorted(os.listdir(work.name), key=lambda part: part == file):
-                os.replace(os.path.join(work.name, part), os.path.join(folder, part))
-        _remove_outdated(folder, prefix, name)
-        return os.path.join(folder, file)
-    raise CacheError(f"there is no place for a model made of {onnx_file} ({reason}); name one with --cache_dir")
+                raise PredictorError(cannot_load(self.onnx_file, e)) from e
+            _remove_outdated(folder, prefix, current)
+            return path
+        megabytes = max(1, round(os.path.getsize(self.onnx_file) / 1e6))
+        raise CacheError(
+            f"there is no place for a file made of {self.onnx_file}, which needs up to {megabytes} MB ({reason}); name "
+            "a folder with --cache_dir"
+        )
+
+    def folder(self):
+        """The path of a folder that is kept, for what a runtime itself keeps of a model. Made where there is none.
+
+        Raises:
+            CacheError: no place can be written to.
+        """
+        for folder, prefix, current, name in self.places:
+            path = os.path.join(folder, name)
+            try:
+                os.makedirs(path, exist_ok=True)
+                with work_folder(path, "test"):  # a folder can be there and yet be read-only
+                    pass
+            except OSError as e:
+                reason = f"{path}: {e.strerror}"
+                continue
+            _remove_outdated(folder, prefix, current)
+            return path
+        raise CacheError(f"there is no place for files made of {self.onnx_file} ({reason}); name one with --cache_dir")
+
+
+def derive(onnx_file, kind, cache_dir, write, key=""):
+    """The path of a model made of another, once; see `Derived`."""
+    derived = Derived(onnx_file, kind, cache_dir, key)
+    return derived.find() or derived.make(write)
 
 
 def derived_folder(onnx_file, kind, cache_dir):
-    """A folder for what a runtime itself keeps of a model, named and placed as `derive` does it.
+    """The path of a folder for what a runtime itself keeps of a model; see `Derived.folder`."""
+    return Derived(onnx_file, kind, cache_dir, ending="").folder()
 
-    Raises:
-        CacheError: no place can be written to.
+
+def _remove_outdated(folder, prefix, current):
+    """Removes what was made of a file that has changed since. Whoever has it open keeps it.
+
+    Only what has a name just as it is given here: of the file itself, and of what was made of that in turn.
     """
-    for folder, prefix, name in _places(onnx_file, kind, cache_dir):
-        path = os.path.join(folder, name)
-        try:
-            os.makedirs(path, exist_ok=True)
-            tempfile.TemporaryFile(dir=path).close()  # a folder can be there and yet be read-only
-        except OSError as e:
-            reason = f"{path}: {e.strerror}"
-            continue
-        _remove_outdated(folder, prefix, name)
-        return path
-    raise CacheError(f"there is no place for files made of {onnx_file} ({reason}); name one with --cache_dir")
+    made = re.compile(
+        rf"{re.escape(prefix)}{_ID}(\.hash\.json|(\.[a-z0-9-]+-{_ID})?(\.onnx|\.blob|\.blob\.json|\.hash\.json)?)"
+    )
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            if made.fullmatch(entry) and not entry.startswith(current):
+                path = os.path.join(folder, entry)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.remove(path)
 
 
-def _places(onnx_file, kind, cache_dir):
-    """Where something made of a model may lie, best first: (folder, how the names of all of this kind made of this
-    file begin, the name for the file as it is now without an ending).
+# ------------------------------------------------------------------------------------------------ hashes that are kept
+
+
+def _hash_of(path, records):
+    """The hash of a file's content; a large file's is kept in the first of some record files that can be written.
+
+    A record holds while size, inode, and the times of content and of inode are the same. No program can set the last.
     """
-    source = os.path.realpath(onnx_file)
-    stat = os.stat(source)
-    stem = os.path.splitext(os.path.basename(onnx_file))[0]
-    version = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    # A cache holds what was made of many folders.
-    elsewhere = f"{hashlib.sha256(source.encode()).hexdigest()[:12]}.{stem}.{kind}-"
-    if cache_dir is not None:
-        return [(cache_dir, elsewhere, elsewhere + version)]
-    beside = f"{stem}.{kind}-"
-    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return [
-        (os.path.dirname(os.path.abspath(onnx_file)), beside, beside + version),
-        (os.path.join(user_cache, "ernie_predictor"), elsewhere, elsewhere + version),
-    ]
+    if os.path.getsize(path) < LARGE:
+        return file_hash(path)
+    for record in records:
+        known = _read_record(record)
+        if known.get("file") == _stat(path):
+            return known["sha256"]
+    before, value = _stat(path), file_hash(path)
+    if before == _stat(path):
+        for record in records:
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(record), exist_ok=True)
+                _write_record(path, record, value)
+                break
+    return value
 
 
-def _remove_outdated(folder, prefix, name):
-    """Removes what was made of a file that has changed since. Whoever has it open keeps it."""
-    for entry in os.listdir(folder):
-        if entry.startswith(prefix) and not entry.startswith(name):
-            path = os.path.join(folder, entry)
-            if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.remove(path)
+def _is_as_written(path):
+    """Whether a file has the content that its record tells. One that was copied is read for that, once."""
+    record = f"{path}.json"
+    known = _read_record(record)
+    if not known:
+        return False
+    if known.get("file") == _stat(path):
+        return True
+    if known.get("sha256") != file_hash(path):
+        return False
+    with contextlib.suppress(OSError):
+        _write_record(path, record, known["sha256"])
+    return True
+
+
+def _stat(path):
+    stat = os.stat(path)
+    return {"size": stat.st_size, "inode": stat.st_ino, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+
+
+def _read_record(record):
+    try:
+        with open(record, encoding="utf-8") as f:
+            known = json.load(f)
+        return known if isinstance(known, dict) and isinstance(known.get("sha256"), str) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_record(path, record, value):
+    write_text(record, json.dumps({"sha256": value, "file": _stat(path)}) + "\n")
+
+
+# ---------------------------------------------------------------------------------------------------------------- INT8
 
 
 def quantize(onnx_file, cache_dir=None, batches=None):
@@ -146,21 +281,22 @@ def quantize(onnx_file, cache_dir=None, batches=None):
             digest.update(f"{batch[name].shape}".encode() + batch[name].tobytes())
 
     def write(target):
-        if not importlib.util.find_spec("onnx"):
+        if not is_importable("onnx"):
             raise PredictorError(
                 f"{onnx_file} is an FP32 model, and to quantize it the package onnx is needed: pip install onnx, or "
                 "name a folder that compress_*.py wrote"
             )
-        # ONNX Runtime advises, on the root logger, to preprocess the model: nothing that a user could act on.
-        logging.disable(logging.WARNING)
-        try:
-            if batches:
+        if not is_importable("onnxruntime"):
+            raise PredictorError(
+                f"{onnx_file} is an FP32 model, and to quantize it the package onnxruntime is needed: pip install "
+                "onnxruntime, or name a folder that compress_*.py wrote"
+            )
+        if batches:
+            with quiet_loggers():
                 products = calibrate(onnx_file, tqdm(batches, "Calibrating", disable=not sys.stderr.isatty()))
-                quantize_onnx(onnx_file, target, products)
-            else:
-                quantize_dynamically(onnx_file, target)
-        finally:
-            logging.disable(logging.NOTSET)
+            quantize_onnx(onnx_file, target, products)
+        else:
+            quantize_dynamically(onnx_file, target)
 
     if batches:
         return derive(onnx_file, "int8-static", cache_dir, write, key=digest.hexdigest()[:12])
@@ -174,30 +310,9 @@ def quantize_dynamically(source, target):
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # Given a file's name, it would write another beside it, which a read-only folder forbids.
-    quantize_dynamic(
-        onnx.load(source), target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
-    )
-
-
-def set_weights_apart(onnx_file, cache_dir=None):
-    """Writes a model anew with its weights in a file of their own; see `derive`.
-
-    OpenVINO's provider hands a model on as one serialized piece, weights and all, several times over: 2.8 s and 1.5 GB
-    for ERNIE 3.0-Medium. Weights in a file of their own it leaves there: 0.4 s. Its own cache of compiled models
-    (`cache_dir` of the provider) comes behind all that and saved no time (ONNX Runtime 1.23).
-    """
-
-    def write(target):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # it warns that such a file depends on the machine, which this form does not
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.optimized_model_filepath = target
-        prefix = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(f"{prefix}file_name", f"{os.path.basename(target)}.data")
-        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-        onnxruntime.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
-
-    return derive(onnx_file, "openvino", cache_dir, write)
+    # ONNX Runtime advises to preprocess the model: nothing that a user could act on.
+    with quiet_loggers():
+        # Given a file's name, it would write another beside it, which a read-only folder forbids.
+        quantize_dynamic(
+            onnx.load(source), target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+        )

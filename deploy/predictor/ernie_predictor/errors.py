@@ -14,4 +14,14 @@ class TokenizerError(PredictorError):
 
 
 class CacheError(PredictorError):
-    """There is no writable place for a file that is made once and kept."""
+    """There is no place for a file that is made once and kept: none can be written to, or the disk is full."""
+
+
+def cannot_load(path, error):
+    """The message for a model file that a runtime refuses."""
+    return f"{path} cannot be loaded; is the file complete? ({one_line(error)})"
+
+
+def one_line(error):
+    """What an error says, without its line breaks, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

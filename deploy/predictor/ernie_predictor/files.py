@@ -30,11 +30,11 @@ def work_folder(parent, name):
     remove_leftovers(parent)
     folder = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent)
     try:
-        unlocked = os.path.join(folder, MARK + ".new")
-        with open(unlocked, "w") as mark:
+        with open(os.path.join(folder, f"{MARK}.new"), "w") as mark:
             if fcntl:
                 fcntl.flock(mark, fcntl.LOCK_EX)
-            os.replace(unlocked, os.path.join(folder, MARK))  # never there without the lock
+            # It gets its name once it is locked: without a lock it would be taken for that of a killed process.
+            os.rename(mark.name, os.path.join(folder, MARK))
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

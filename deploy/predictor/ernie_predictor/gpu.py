@@ -17,7 +17,7 @@ from .derived_models import derived_folder
 from .errors import CacheError, PredictorError, UsageError
 from .gpu_models import prepare
 from .machine import usable_cores
-from .runtimes import OnnxModel, PaddleModel
+from .runtimes import OnnxModel, PaddleModel, is_importable
 
 DEVICES = ("gpu", "xpu", "npu")
 BACKENDS = ("tensorrt", "cuda", "paddle")
@@ -133,7 +133,7 @@ def choose_backend(backend, precision_mode):
 
 
 def available_providers():
-    if not importlib.util.find_spec("onnxruntime"):
+    if not is_importable("onnxruntime"):
         return []
     import onnxruntime
 
@@ -280,21 +280,18 @@ def open_session(path, backend, options, num_threads=1):
     session_options.log_severity_level = 3  # errors
     session_options.intra_op_num_threads = num_threads
     providers = PROVIDERS[backend]
-    onnxruntime.set_default_logger_severity(4)  # what goes wrong is said below, in one line
     try:
         # Without fallback: it would start, or while it runs start anew, on the CPU, and print that.
         session = onnxruntime.InferenceSession(
             str(path), session_options, providers=providers, provider_options=options, enable_fallback=0
         )
     except Exception as e:
-        # What it says stands behind long names of C++.
+        # Its message begins with long names of C++.
         known = r"\w+ failure \d+:[^;]*|(Please install |Invalid )?(?<!\w)TensorRT\b.*|Unknown provider option.*"
         reason = re.search(known, str(e))
         if reason is None:
             raise
         raise PredictorError(f"--backend {backend} can't start: {' '.join(reason[0].split())[:300]}") from e
-    finally:
-        onnxruntime.set_default_logger_severity(2)
     for provider in providers:
         if provider not in session.get_providers():
             raise PredictorError(
@@ -330,7 +327,7 @@ def open_paddle(model_dir, device, device_id, precision_mode):
         raise UsageError("--precision_mode fp16: Paddle Inference has none for --device xpu")
     if importlib.util.find_spec("paddle") is None:
         raise PredictorError(f"--device {device} --backend paddle needs the package {PADDLE_PACKAGES[device]}")
-    # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's behind it
+    # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's after it
     # (PaddlePaddle/Paddle#70538).
     import zlib  # noqa: F401  isort: skip
     import paddle

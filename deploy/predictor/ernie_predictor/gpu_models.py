@@ -1,14 +1,14 @@
 """What GPUs run of a folder's model.onnx: in float16, or with the INT8 that TensorRT takes. Made once, see `derive`."""
 
-import importlib.util
-import logging
 import os
 import tempfile
 
 import numpy as np
 
-from .derived_models import derive, has_node
+from .derived_models import derive, op_types
 from .errors import PredictorError
+from .int8 import quiet_loggers
+from .runtimes import is_importable
 
 LAYER_NORM_OPSET = 17  # the first of ONNX's that has layer normalization as one node
 
@@ -26,11 +26,11 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         CacheError: no place can be written to.
     """
     # A model of floats dequantizes nothing but embedding tables.
-    if backend == "cuda" and precision_mode == "fp32" and not has_node(onnx_file, "DequantizeLinear"):
+    if backend == "cuda" and precision_mode == "fp32" and "DequantizeLinear" not in op_types(onnx_file):
         return onnx_file
 
     def write(target):
-        if not importlib.util.find_spec("onnx"):
+        if not is_importable("onnx"):
             raise PredictorError(f"to prepare {onnx_file} for a GPU the package onnx is needed: pip install onnx")
         import onnx
 
@@ -214,10 +214,7 @@ def to_float16(model):
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     # It reports each weight that is too small for float16, to no avail.
-    logging.disable(logging.WARNING)
-    try:
+    with quiet_loggers("onnxruntime.transformers.float16"):
         model = convert_float_to_float16(model, keep_io_types=True)
-    finally:
-        logging.disable(logging.NOTSET)
     OnnxModel.graph_topological_sort(model.graph)
     return model

@@ -3,10 +3,38 @@
 For deployment (--calibration) and for the compress scripts, which bring scales of their own.
 """
 
+import contextlib
+import logging
 import os
 import tempfile
+import threading
 
 import numpy as np
+
+
+@contextlib.contextmanager
+def quiet_loggers(*names):
+    """Drops warnings that this thread writes to the root logger, and to the loggers named; other threads' are kept.
+
+    ONNX Runtime's tools write to the root logger, with functions that give it a handler where it has none. The
+    program that uses this package finds its logging as it was.
+    """
+    thread = threading.get_ident()
+
+    def keep(record):
+        return record.thread != thread or record.levelno >= logging.ERROR
+
+    loggers = [logging.getLogger(name) for name in (None, *names)]
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+    for logger in loggers:
+        logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(keep)
+        logging.getLogger().removeHandler(handler)
 
 
 def calibrate(onnx_file, batches):

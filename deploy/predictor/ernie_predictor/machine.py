@@ -1,28 +1,67 @@
 """What this machine offers: cores, the processor's name and instructions."""
 
+import hashlib
+import math
 import os
 import platform
 import re
 
 
-def usable_cores():
-    """Number of cores this process may use; in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def usable_cores(root="/"):
+    """Number of cores that this process may use: in a container often fewer than the machine has.
+
+    Limited by the process's affinity and by the CPU quota of its control groups, which is how Docker's `--cpus` and
+    Kubernetes' limits arrive. A part of a core counts as a whole one.
+
+    Args:
+        root: where /proc and /sys are found.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min([cores, *map(math.ceil, _quotas(root))]))
+
+
+def _quotas(root):
+    """CPU quotas in cores, of this process's control group and of all groups above it."""
+    for line in _read(root, "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # A container may see its own group as the root, and yet be told the host's path of it. So all are tried.
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for length in range(len(parts), -1, -1):
+            path = "/".join(parts[:length])
+            if not controllers:  # version 2
+                quota, _, period = _read(root, "sys/fs/cgroup", path, "cpu.max").partition(" ")
+            else:
+                folder = ("sys/fs/cgroup/cpu", path)
+                quota, period = (_read(root, *folder, f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+            # "max" and -1 mean that there is none.
+            if quota.strip().isdecimal() and period.strip().isdecimal() and int(period) > 0:
+                yield int(quota) / int(period)
+
+
+def _read(*path):
+    try:
+        with open(os.path.join(*path), encoding="utf-8") as f:
+            return f.read()
+    except OSError:
+        return ""
 
 
 def has_bf16():
     """Whether the processor has bfloat16 instructions; True where that cannot be told."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", f.read()) is not None
-    except OSError:
-        return True
+    cpuinfo = _read("/proc/cpuinfo")
+    return not cpuinfo or re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo) is not None
 
 
 def processor():
     """The processor's name."""
-    try:
-        with open("/proc/cpuinfo") as f:
-            return re.search(r"model name\s*: (.*)", f.read())[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+    name = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
+    return name[1] if name else platform.processor() or platform.machine()
+
+
+def processor_id():
+    """12 hex digits for the processor's kind: its name and instructions. Clouds give one name to several kinds."""
+    instructions = re.search(r"^(?:flags|Features)\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
+    kind = (platform.machine(), processor(), instructions[1] if instructions else "")
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]

@@ -4,8 +4,12 @@ Three parts: the task turns texts into features and logits into answers (tasks.p
 logits (runtimes.py, or any function of a batch), and `Predictor` batches features of similar length.
 """
 
+import functools
 import itertools
 import logging
+import os
+
+import numpy as np
 
 from .errors import PredictorError, UsageError
 from .tasks import load_task
@@ -44,7 +48,7 @@ def open_folder(
         num_threads: for the model and for tokenizing; left out, the cores that this process may use.
         batch_size: texts (windows of contexts) that run at once.
         max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
-        cache_dir: where models are kept that are made here, quantized, for a GPU, or to start faster; left out,
+        cache_dir: where files are kept that are made here, quantized, for a GPU, or to start faster; left out,
             beside model.onnx, or in the user's cache where the folder is read-only.
         calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
             of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. Left out,
@@ -137,6 +141,10 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.task, self.model, self.batch_size = task, model, batch_size
+        self._warned = False
+
+    def __reduce__(self):
+        raise PredictorError("a Predictor of a task and a model cannot be pickled; an ErniePredictor of a folder can")
 
     def predict(self, items):
         """Answers to texts, in their order.
@@ -163,7 +171,7 @@ class Predictor:
 
         Items are read in chunks: the first is one batch, so that answers begin early, and later ones are up to
         CHUNK_BATCHES batches. With a batch size of 1 every item is answered before the next is read. Where an item
-        raises, what stands before it is answered first.
+        raises, the items before it are answered first.
         """
         return self._stream(items, self.batch_size)
 
@@ -193,11 +201,10 @@ class Predictor:
     def _answer(self, pairs):
         truncated = self.task.truncated
         features, notes = self.task.tokenize(pairs)
-        if self.task.name == "token_cls" and truncated == 0 < self.task.truncated:
-            logger.warning(
-                f"a text is longer than {self.task.max_seq_length} tokens and is truncated there, and so is every "
-                "longer one: no entities are found in the rest"
-            )
+        if self.task.truncated > truncated and not self._warned:
+            self._warned = True
+            if warning := self.task.truncation_warning():
+                logger.warning(warning)
         return self.task.read(pairs, notes, self.run(features))
 
     def run(self, features):
@@ -208,10 +215,18 @@ class Predictor:
 
         Returns:
             For each feature, in order, a tuple of the model's outputs.
+
+        Raises:
+            PredictorError: an output is not a number, or infinite; or the runtime failed.
         """
         logits = [None] * len(features)
         for rows in similar_lengths(features, self.batch_size):
             outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
+            if not all(np.isfinite(array).all() for array in outputs):
+                raise PredictorError(
+                    f"{getattr(self.model, 'path', 'the model')} gives logits that are not a number (NaN) or infinite; "
+                    "its weights are damaged, or too large for the precision"
+                )
             for i, *arrays in zip(rows, *outputs):
                 logits[i] = tuple(arrays)
         return logits
@@ -228,4 +243,16 @@ class ErniePredictor(Predictor):
     def __init__(self, model_dir, task_name=None, *, batch_size=32, **options):
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
+        calibration = options.get("calibration")
+        if calibration is not None and not callable(calibration):  # kept for a copy, and an iterator is read once
+            options["calibration"] = list(itertools.islice(calibration, CALIBRATION_TEXTS))
         super().__init__(*open_folder(model_dir, task_name, batch_size=batch_size, **options), batch_size)
+        if options.get("cache_dir") is not None:
+            options["cache_dir"] = os.path.abspath(options["cache_dir"])
+        # A pickled predictor opens its folder anew, in whatever working directory.
+        self._reopen = functools.partial(
+            type(self), os.path.abspath(model_dir), task_name, batch_size=batch_size, **options
+        )
+
+    def __reduce__(self):
+        return self._reopen, ()

@@ -1,39 +1,62 @@
 """What runs a model: a batch of arrays goes in, the model's outputs come out. Nothing here knows of texts.
 
 A model is called with {"input_ids", "token_type_ids"}, int64 [batch, length] each, and returns a list of float32
-arrays that begin with [batch, ...].
+arrays that begin with [batch, ...]. Several threads may call one model at once. After a fork, the child's first call
+opens the model anew.
 """
 
+import collections
+import contextlib
+import ctypes
 import importlib.metadata
 import importlib.util
-import json
 import os
+import threading
+import weakref
 
 import numpy as np
 
-from .errors import PredictorError
+from .errors import PredictorError, cannot_load, one_line
 
-# Fastest first. The name that users know, and ONNX Runtime's execution provider.
-CPU_ENGINES = {"openvino": "OpenVINOExecutionProvider", "onnxruntime": "CPUExecutionProvider"}
+CPU_ENGINES = ("openvino", "onnxruntime")  # fastest first
 
 
 def installed_engines():
-    """The engines of `CPU_ENGINES` that the installed ONNX Runtime has, fastest first."""
-    if not importlib.util.find_spec("onnxruntime"):
-        return []
-    import onnxruntime
-
-    available = onnxruntime.get_available_providers()
-    return [name for name, provider in CPU_ENGINES.items() if provider in available]
+    """The engines of `CPU_ENGINES` that are installed, fastest first."""
+    return [name for name in CPU_ENGINES if is_importable(name)]
 
 
-def open_onnx(onnx_file, engine, num_threads, bf16=False):
+def is_importable(module):
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
+
+
+def engine_versions():
+    """The installed engines and their versions: "OpenVINO 2026.4.1, ONNX Runtime 1.23.2"."""
+    found = []
+    for name, packages in (
+        ("OpenVINO", ["openvino"]),
+        ("ONNX Runtime", ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]),
+    ):
+        for package in packages:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                # OpenVINO's package adds the number of its build.
+                found.append(f"{name} {importlib.metadata.version(package).split('-')[0]}")
+                break
+    return ", ".join(found)
+
+
+onnxruntime_version = engine_versions  # the name that ernie/report.py and the benchmarks know
+
+
+def open_onnx(path, engine, num_threads, bf16=False, blob=None):
     """Opens an ONNX file on the CPU.
 
     Args:
-        engine: "openvino" or "onnxruntime" (its default CPU execution provider).
-        num_threads: threads for one call; as many as there are cores is the fastest.
-        bf16: compute the products of an FP32 model in bfloat16; OpenVINO's provider alone does that.
+        engine: one of `CPU_ENGINES`.
+        num_threads: threads for one call; the number of cores is the fastest.
+        bf16: compute the products of an FP32 model in bfloat16; OpenVINO only.
+        blob: for OpenVINO, a `derived_models.Derived` that keeps the compiled model; None: it is compiled each time.
 
     Returns:
         A model; see the top of this file.
@@ -41,43 +64,108 @@ def open_onnx(onnx_file, engine, num_threads, bf16=False):
     Raises:
         PredictorError: the file cannot be loaded.
     """
-    import onnxruntime
-
-    provider = CPU_ENGINES[engine]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    provider_options = {}
     if engine == "openvino":
-        # OpenVINO fuses for itself, and better where ONNX Runtime has not fused before.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        provider_options = {"device_type": "CPU", "num_of_threads": str(num_threads)}
-        if bf16:
-            provider_options["load_config"] = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})
-    else:
+        return OpenVinoModel(path, num_threads, bf16, blob)
+
+    def open_session(path):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
         options.intra_op_num_threads = num_threads
         # Without VNNI instructions its products of uint8 and int8 are summed in 16 bits, in pairs, and overflow: a
         # pruned INT8 model's logits moved by 0.8 of 10. This lets such processors take a kernel that does not.
         options.add_session_config_entry("session.x64quantprecision", "1")
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def open_session(path):
-        session = onnxruntime.InferenceSession(path, options, providers=[provider], provider_options=[provider_options])
-        if session.get_providers()[0] != provider:  # ONNX Runtime would silently take another
-            raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} cannot start {provider}")
-        return session
-
-    return OnnxModel(onnx_file, engine, open_session)
+    return OnnxModel(path, engine, open_session)
 
 
-def onnxruntime_version():
-    for name in ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu"):
+# ------------------------------------------------------------------------------------------------ forks and errors
+
+_models = weakref.WeakSet()
+
+
+class Model:
+    """What the models share: what a runtime opened, opened anew in a forked child, and one kind of error.
+
+    A child has none of its parent's threads. ONNX Runtime then crashes, and OpenVINO waits forever, when Python ends
+    or deletes what the parent opened. So the child never deletes it.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+        self._lock = threading.Lock()
+        self._runtime = self._load()
+        _models.add(self)
+
+    @property
+    def runtime(self):
+        if self._runtime is None:
+            with self._lock:
+                if self._runtime is None:
+                    self._runtime = self._load()
+        return self._runtime
+
+    def _load(self):
         try:
-            return f"{name} {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "onnxruntime"
+            return self.open()
+        except PredictorError:
+            raise
+        except Exception as e:
+            raise PredictorError(cannot_load(self.path, e)) from e
+
+    def _leave_to_parent(self):
+        if self._runtime is not None and hasattr(ctypes, "pythonapi"):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._runtime))
+        self._runtime, self._lock = None, threading.Lock()
+
+    def open(self):
+        """What the runtime runs."""
+        raise NotImplementedError
+
+    def run(self, batch):
+        raise NotImplementedError
+
+    def __call__(self, batch):
+        """Runs a batch.
+
+        Args:
+            batch: {"input_ids", "token_type_ids"}: int64 [batch, length].
+
+        Returns:
+            The model's outputs, float32 arrays that begin with [batch, ...].
+
+        Raises:
+            PredictorError: the runtime failed; the message names the model's file.
+        """
+        try:
+            return self.run(batch)
+        except PredictorError:
+            raise
+        except Exception as e:
+            shape = "x".join(map(str, np.shape(batch["input_ids"])))
+            raise PredictorError(f"{self.path} failed on a batch of {shape} tokens: {one_line(e)}") from e
 
 
-class OnnxModel:
+def _after_fork():
+    for model in list(_models):
+        model._leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_inputs(path, names):
+    if set(names) != {"input_ids", "token_type_ids"}:
+        raise PredictorError(f"{path} takes {', '.join(names)}; expected a model of input_ids and token_type_ids")
+
+
+# ---------------------------------------------------------------------------------------------------- the runtimes
+
+
+class OnnxModel(Model):
     """An ONNX file in ONNX Runtime.
 
     Args:
@@ -89,37 +177,114 @@ class OnnxModel:
     """
 
     def __init__(self, path, backend, open_session):
-        self.path, self.backend = str(path), backend
-        try:
-            self.session = open_session(self.path)
-        except PredictorError:
-            raise
-        except Exception as e:
-            raise PredictorError(cannot_load(path, e)) from e
-        self.inputs = {value.name: value.type for value in self.session.get_inputs()}
-        if set(self.inputs) != {"input_ids", "token_type_ids"}:
-            raise PredictorError(
-                f"{path} takes {', '.join(self.inputs)}; expected a model of input_ids and token_type_ids"
-            )
+        self.backend, self._open_session = backend, open_session
+        super().__init__(path)
+        types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
+        inputs = self.session.get_inputs()
+        _check_inputs(path, [value.name for value in inputs])
+        self._types = {value.name: types[value.type] for value in inputs}
         shapes = [value.shape for value in self.session.get_outputs()]
         self.widths = [shape[-1] if shape and isinstance(shape[-1], int) else None for shape in shapes]
 
-    def __call__(self, batch):
-        """Runs a batch.
+    def open(self):
+        return self._open_session(self.path)
 
-        Args:
-            batch: {"input_ids", "token_type_ids"}: int64 [batch, length].
+    @property
+    def session(self):
+        return self.runtime
 
-        Returns:
-            The model's outputs, float32 arrays that begin with [batch, ...].
-        """
-        types = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
+    def run(self, batch):
         return self.session.run(
-            None, {name: batch[name].astype(types[kind], copy=False) for name, kind in self.inputs.items()}
+            None, {name: batch[name].astype(dtype, copy=False) for name, dtype in self._types.items()}
         )
 
 
-class PaddleModel:
+class OpenVinoModel(Model):
+    """An ONNX file in OpenVINO, on the CPU.
+
+    Args:
+        blob: a `derived_models.Derived` for the compiled model, which opens several times faster; or None.
+
+    Attributes:
+        widths: as `OnnxModel.widths`.
+        from_blob: whether it was opened from the compiled model.
+    """
+
+    backend = "openvino"
+
+    def __init__(self, path, num_threads, bf16=False, blob=None):
+        self._blob = blob
+        self._config = {
+            # Left out, it computes an FP32 model in bfloat16 where the processor can.
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": num_threads,
+            # Pinned threads of several processes share the same cores, while others are idle: two processes with a
+            # thread each took twice the time (115 ms against 56 ms a batch of 32 texts, OpenVINO 2026.4, two cores).
+            "ENABLE_CPU_PINNING": False,
+        }
+        super().__init__(path)
+        compiled = self.runtime.compiled
+        _check_inputs(path, [value.any_name for value in compiled.inputs])
+        self._types = {value.any_name: value.element_type.to_dtype() for value in compiled.inputs}
+        shapes = [value.partial_shape for value in compiled.outputs]
+        self.widths = [shape[-1].get_length() if len(shape) and shape[-1].is_static else None for shape in shapes]
+
+    def open(self):
+        import openvino
+
+        core = openvino.Core()
+        self.from_blob = False
+        if self._blob is not None:
+            path = self._blob.find()
+            # What cannot be imported (damaged, or not of this OpenVINO after all) is made anew.
+            with contextlib.suppress(Exception):
+                if path is not None:
+                    # Mapped into memory, so that several processes share it. OpenVINO reads on from there for as long
+                    # as the model is open, and does not itself keep the array.
+                    content = np.memmap(path, np.uint8, "c")
+                    tensor = openvino.Tensor(np.asarray(content), shared_memory=True)
+                    compiled = core.import_model(tensor, "CPU", self._config)
+                    self.from_blob = True
+                    return _Compiled(compiled, (core, content, tensor))
+        compiled = core.compile_model(self.path, "CPU", self._config)
+        if self._blob is not None:
+
+            def write(target):
+                with open(target, "wb") as f:
+                    f.write(compiled.export_model().getbuffer())
+
+            # No place to write to, a full disk, no memory: the model is compiled at the next start, too.
+            with contextlib.suppress(PredictorError):
+                self._blob.make(write)
+        return _Compiled(compiled, core)
+
+    def run(self, batch):
+        runtime = self.runtime
+        inputs = {
+            name: np.ascontiguousarray(batch[name].astype(dtype, copy=False)) for name, dtype in self._types.items()
+        }
+        # A request serves one caller at a time. There are as many as there were calls at once.
+        try:
+            request = runtime.requests.pop()
+        except IndexError:
+            request = runtime.compiled.create_infer_request()
+        try:
+            results = request.infer(inputs, share_inputs=True, share_outputs=False)
+            return [np.array(results[output]) for output in runtime.compiled.outputs]
+        finally:
+            runtime.requests.append(request)
+
+
+class _Compiled:
+    """A compiled model, its free infer requests, and what must live as long as it does."""
+
+    def __init__(self, compiled, kept):
+        self.compiled, self.kept, self.requests = compiled, kept, collections.deque()
+
+
+class PaddleModel(Model):
     """A static Paddle model in Paddle Inference: `model.pdmodel`, or `int8.pdmodel`.
 
     Args:
@@ -130,38 +295,41 @@ class PaddleModel:
     backend = "paddle"
 
     def __init__(self, model_dir, precision_mode, use_device):
-        # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's behind it
-        # (PaddlePaddle/Paddle#70538).
-        import zlib  # noqa: F401  isort: skip
-        from paddle import inference
-
         prefix = os.path.join(model_dir, "int8" if precision_mode == "int8" else "model")
-        self.path = prefix + ".pdmodel"
-        for path in (self.path, prefix + ".pdiparams"):
+        self._weights, self._use_device = prefix + ".pdiparams", use_device
+        for path in (prefix + ".pdmodel", self._weights):
             if not os.path.isfile(path):
                 writer = "compress_*.py writes" if precision_mode == "int8" else "run_*.py --do_export writes"
                 raise PredictorError(
                     f"{model_dir} has no {os.path.basename(path)}, which --backend paddle takes; {writer} it"
                 )
-        config = inference.Config(self.path, prefix + ".pdiparams")
+        super().__init__(prefix + ".pdmodel")
+        self.widths = [None] * len(self.runtime.predictor.get_output_names())
+
+    def open(self):
+        # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's after it
+        # (PaddlePaddle/Paddle#70538).
+        import zlib  # noqa: F401  isort: skip
+        from paddle import inference
+
+        config = inference.Config(self.path, self._weights)
         config.disable_glog_info()
         config.enable_memory_optim()
-        use_device(config, inference)
-        try:
-            self.predictor = inference.create_predictor(config)
-        except Exception as e:
-            raise PredictorError(cannot_load(self.path, e)) from e
-        self.widths = [None] * len(self.predictor.get_output_names())
+        self._use_device(config, inference)
+        return _PaddlePredictor(inference.create_predictor(config))
 
-    def __call__(self, batch):
-        """As `OnnxModel.__call__`."""
-        for name in self.predictor.get_input_names():
-            self.predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(batch[name]))
-        self.predictor.run()
-        return [self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names()]
+    def run(self, batch):
+        runtime = self.runtime
+        predictor = runtime.predictor
+        with runtime.lock:
+            for name in predictor.get_input_names():
+                predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(batch[name]))
+            predictor.run()
+            return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
 
 
-def cannot_load(path, error):
-    """The message for a model file that a runtime refuses."""
-    reason = " ".join(str(error).split())
-    return f"{path} cannot be loaded; is the file complete? ({reason[:200]})"
+class _PaddlePredictor:
+    """A predictor of Paddle Inference, whose inputs and outputs are its own: one call at a time."""
+
+    def __init__(self, predictor):
+        self.predictor, self.lock = predictor, threading.Lock()

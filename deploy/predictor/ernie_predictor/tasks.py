@@ -48,7 +48,7 @@ class Task:
     Attributes:
         name: a key of `ARCHITECTURES`.
         usual_length: the length that a runtime should optimize for, if it builds for one.
-        truncated: number of texts that `tokenize` has cut at `max_seq_length` so far.
+        truncated: number of texts (questions, for reading comprehension) that `tokenize` has truncated so far.
     """
 
     name = None
@@ -62,6 +62,10 @@ class Task:
         self.id2label = id2label or {}
         self.params = params or {}
         self.truncated = 0
+
+    def truncation_warning(self):
+        """What a user must know about truncated texts; None where nothing but the end of a text is unread."""
+        return None
 
     def check(self, item):
         """Turns what a caller passed (a str, a pair or a dict) into a `Pair`; other fields of a dict are ignored.
@@ -153,6 +157,12 @@ class TokenClassification(Task):
     name = "token_cls"
     expected = 'a text or {"text": ...}'
 
+    def truncation_warning(self):
+        return (
+            f"a text is longer than {self.max_seq_length} tokens and is truncated, and so is every longer one: no "
+            "entities are found in the rest"
+        )
+
     def tokenize(self, pairs):
         """As `Task.tokenize`; a note holds the offsets [(start, end)] of the feature's wordpieces."""
         features, notes = [], []
@@ -174,7 +184,8 @@ class TokenClassification(Task):
 class QuestionAnswering(Task):
     """Answers: {"answer": str, "start": int, "end": int, "confidence": float, "n_best": the same four, best first}.
 
-    A context that is too long is cut into overlapping windows, a feature each.
+    A context that is too long is cut into overlapping windows, a feature each. A question is truncated: to
+    `max_query_length` tokens, or to fewer, so that a quarter of each window is the context's.
     """
 
     name = "qa"
@@ -186,6 +197,10 @@ class QuestionAnswering(Task):
     def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
         super().__init__(tokenizer, max_seq_length, id2label, {**self.defaults, **(params or {})})
         self.usual_length = max_seq_length  # the windows of a long context are full
+
+    def truncation_warning(self):
+        longest = self.tokenizer.longest_query(self.max_seq_length, self.params["max_query_length"])
+        return f"a question is longer than {longest} tokens and is truncated, and so is every longer one"
 
     def _check_text(self, name, text):
         if name == "question" and text == "":
@@ -210,8 +225,10 @@ class QuestionAnswering(Task):
                 self.params["max_query_length"],
             ):
                 windows.append((first, slice(begin, len(input_ids) - 1)))
+                query_length = begin - 2
                 features.append((input_ids, token_type_ids))
             notes.append((encoded[context].offsets, windows))
+            self.truncated += query_length < len(question.ids)
         return features, notes
 
     def read(self, pairs, notes, logits):

@@ -9,9 +9,11 @@ offsets into the original text.
 Needs `tokenizers` (or `fast_tokenizer`), no Paddle.
 """
 
+import concurrent.futures
 import json
 import os
 import re
+import threading
 import unicodedata
 from typing import NamedTuple
 
@@ -72,7 +74,7 @@ class ErnieTokenizer:
         do_lower_case: lower-case and strip accents, as all ERNIE 3.0 models do.
         backend: "tokenizers" (Hugging Face), "fast_tokenizer" (PaddleNLP's FastTokenizer), or "auto": the
             second where it is installed, else the first.
-        model_max_length: `build_inputs` cuts at so many tokens where it is not told otherwise.
+        model_max_length: maximum number of tokens of `build_inputs`, where it is not told otherwise.
         num_threads: threads for a batch; left out, the cores that this process may use.
 
     Raises:
@@ -141,19 +143,19 @@ class ErnieTokenizer:
         return input_ids, [0] * (keep + 2) + [1] * (keep_pair + 1)
 
     def build_windows(self, question, context, max_seq_length, doc_stride, max_query_length):
-        """Cuts a long context into overlapping windows, each behind the whole question.
+        """Cuts a long context into overlapping windows, each after the question.
 
         Args:
             question, context: `Encoding`.
             max_seq_length: length of a window, question and special tokens included.
             doc_stride: tokens between the beginnings of two windows.
-            max_query_length: the question is cut behind that many tokens.
+            max_query_length: the question is truncated to that many tokens, or to fewer (`longest_query`).
 
         Returns:
             A list of (input_ids, token_type_ids, first, context_begin): the window holds context tokens
             `first`, `first + 1`, ... from position `context_begin` on, up to the closing [SEP].
         """
-        query = question.ids[: min(max_query_length, max_seq_length - 4)]
+        query = question.ids[: self.longest_query(max_seq_length, max_query_length)]
         room = max_seq_length - len(query) - 3
         step = min(doc_stride, room)  # a longer stride would leave out tokens between two windows
         windows, first = [], 0
@@ -165,6 +167,15 @@ class ErnieTokenizer:
             if first + room >= len(context.ids):
                 return windows
             first += step
+
+    @staticmethod
+    def longest_query(max_seq_length, max_query_length):
+        """How many tokens of a question `build_windows` keeps: a quarter of the window, at least, is the context's.
+
+        >>> ErnieTokenizer.longest_query(64, 64), ErnieTokenizer.longest_query(384, 64)
+        (45, 64)
+        """
+        return min(max_query_length, max_seq_length - 3 - max(max_seq_length // 4, 1))
 
     def pad(self, features, length=None):
         """Features of unequal length to arrays.
@@ -231,9 +242,9 @@ def _choose_backend(backend):
 def _build_tokenizers(vocab, do_lower_case, num_threads):
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-    # Read by the library when its pool of threads starts, with the first batch.
-    os.environ.setdefault("RAYON_NUM_THREADS", str(num_threads))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # The library's own threads are one pool for all of a process, whose size can't be changed, and a forked child that
+    # uses it waits forever. `_Threads` are as fast. Whoever sets the variable to true keeps both.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def build(*pre_tokenizer):
         # 100 characters: PaddleNLP's WordpieceTokenizer takes a longer word for [UNK].
@@ -247,18 +258,72 @@ def _build_tokenizers(vocab, do_lower_case, num_threads):
     # The regular expression takes a third of the time, and changes nothing in most texts.
     exact, simple = build(pre_tokenizers.Split(single, "isolated")), build()
 
+    threads = _Threads(num_threads)
+
     def encode(texts, offsets):
         encodings = [None] * len(texts)
         is_simple = [_SIMPLE.fullmatch(text) is not None for text in texts]
+
+        def encode_part(tokenizer, rows):
+            run = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+            for index, e in zip(rows, run([texts[index] for index in rows], add_special_tokens=False)):
+                encodings[index] = Encoding(e.ids, e.offsets if offsets else None)
+
+        parts = []
         for tokenizer, wanted in ((simple, True), (exact, False)):
             rows = [index for index, value in enumerate(is_simple) if value is wanted]
-            if rows:
-                run = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-                for index, e in zip(rows, run([texts[index] for index in rows], add_special_tokens=False)):
-                    encodings[index] = Encoding(e.ids, e.offsets if offsets else None)
+            parts += [(tokenizer, part) for part in threads.split(rows, texts)]
+        threads.run(encode_part, parts)
         return encodings
 
     return encode
+
+
+class _Threads:
+    """A pool of threads, made when it is first needed; a forked child, which has none of them, makes its own."""
+
+    CHARACTERS = 4096  # fewer take less than a millisecond: not worth the other threads
+
+    def __init__(self, number):
+        self.number = number
+        self._made = None  # (process, pool)
+        self._lock = (None, None)
+
+    def split(self, rows, texts):
+        """Splits the indices of texts into parts of about a quarter of a thread's share, for texts differ in length."""
+        characters = sum(len(texts[row]) for row in rows)
+        if self.number == 1 or characters < self.CHARACTERS:
+            return [rows] if rows else []
+        share = max(characters / (4 * self.number), self.CHARACTERS / 4)
+        parts, size = [[]], 0
+        for row in rows:
+            if size >= share:
+                parts.append([])
+                size = 0
+            parts[-1].append(row)
+            size += len(texts[row])
+        return parts
+
+    def run(self, function, calls):
+        """Calls a function with each tuple of arguments."""
+        if len(calls) < 3:  # at most the two kinds of texts, with few of each
+            for call in calls:
+                function(*call)
+        else:
+            for future in [self._pool().submit(function, *call) for call in calls]:
+                future.result()
+
+    def _pool(self):
+        process = os.getpid()
+        made = self._made
+        if made is None or made[0] != process:
+            if self._lock[0] != process:  # a lock of before the fork may be held by a thread that is not here
+                self._lock = (process, threading.Lock())
+            with self._lock[1]:
+                if self._made is None or self._made[0] != process:
+                    self._made = (process, concurrent.futures.ThreadPoolExecutor(self.number, "ernie_tokenizer"))
+                made = self._made
+        return made[1]
 
 
 def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
