@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
-
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 

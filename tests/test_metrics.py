@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from ernie_predictor.answers import entity_spans, read_answers, read_class, read_entities, softmax
 from seqeval.metrics.sequence_labeling import get_entities
 
-from ernie_predictor.answers import entity_spans, read_answers, read_class, read_entities, softmax
 from ernie import metrics
 from ernie.features import IGNORED
 
