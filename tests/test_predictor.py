@@ -286,7 +286,7 @@ def test_the_compiled_model_is_kept(exported, tmp_path, monkeypatch):
     content = first.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:-200_000] + bytes(200_000)):
         first.write_bytes(damaged)
-        assert opens(False, cache) == first and first.read_bytes() == content
+        assert opens(False, cache) == first and opens(True, cache) == first  # OpenVINO's bytes differ each time
     shutil.copytree(cache, tmp_path / "copy")  # other inodes and times
     opens(True, tmp_path / "copy")
     (cache / f"{first.name}.json").unlink()
