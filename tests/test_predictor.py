@@ -454,7 +454,7 @@ def test_files_that_do_not_fit_together(exported, tmp_path):
     fewer = json.dumps({**config, "id2label": {"0": "only"}}).encode()
     complains("config.json", fewer, "1 labels, but the model has 15 classes")
     other = json.dumps({**config, "architectures": ["ErnieForQuestionAnswering"]}).encode()
-    complains("config.json", other, "no qa model")
+    complains("config.json", other, "not a qa model")
 
 
 @pytest.mark.parametrize(
