@@ -179,7 +179,13 @@ def qa_features(processor, examples, labelled=True):
     """
     if examples is None:
         return None
+    truncated = processor.truncated
     split = Split(processor, examples, [checked(processor, e, (e["question"], e["context"])) for e in examples])
+    if processor.truncated > truncated:
+        longest = processor.tokenizer.longest_query(processor.max_seq_length, processor.params["max_query_length"])
+        logger.warning(
+            f"{processor.truncated - truncated:,} of {len(examples):,} questions were truncated at {longest} tokens"
+        )
     if not labelled:
         return split
     features, lost = iter(split.features), 0

@@ -220,6 +220,19 @@ def test_qa_positions_are_the_answers(folder, request):
     assert located <= answered and len(located) > 0.85 * len(examples)
 
 
+def test_a_long_question_leaves_the_context_a_quarter_of_the_window(caplog):
+    example = {
+        "question": "问" * 80,
+        "context": "答" * 200,
+        "answers": [{"text": "答", "answer_start": 150}],
+        "where": "x",
+    }
+    split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), [example])
+    assert "1 of 1 questions were truncated at 45 tokens" in caplog.text
+    assert len(split.features) == 13 and all(place.stop - place.start <= 16 for _, place in split.notes[0][1])
+    assert any(feature["start_positions"] for feature in split.features)
+
+
 def test_an_answer_whose_start_is_off_is_found():
     assert features.locate_answer("天津在北京边上，北京", {"text": "北京", "answer_start": 7}) == (8, 10)
     assert features.locate_answer("天津", {"text": "天津", "answer_start": -1}) == (0, 2)
