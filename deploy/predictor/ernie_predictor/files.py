@@ -34,7 +34,7 @@ def work_folder(parent, name):
             if fcntl:
                 fcntl.flock(mark, fcntl.LOCK_EX)
             # It gets its name once it is locked: without a lock it would be taken for that of a killed process.
-            os.rename(mark.name, os.path.join(folder, MARK))
+            os.replace(mark.name, os.path.join(folder, MARK))
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
