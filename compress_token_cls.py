@@ -35,7 +35,7 @@ def main():
         dev,
         tokenizer,
         processor,
-        compute_metrics=lambda output: utils.entity_scores(output.predictions, output.label_ids, labels),
+        compute_metrics=lambda output: utils.entity_scores(dev.answers(output.predictions), dev.gold),
     )
 
     # Compression: the plan is printed, then every variant is made, scored and timed; a killed run is resumed

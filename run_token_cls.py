@@ -37,7 +37,7 @@ def main():
         dev,
         tokenizer,
         processor,
-        compute_metrics=lambda output: utils.entity_scores(output.predictions, output.label_ids, labels),
+        compute_metrics=lambda output: utils.entity_scores(dev.answers(output.predictions), dev.gold),
     )
 
     # Training, from the last checkpoint if there is one

@@ -51,7 +51,9 @@ class DataArguments:
     )
     max_seq_length: int = field(
         default=128,
-        metadata={"help": "Longest input in tokens, special tokens included; longer texts are cut (QA: windowed)."},
+        metadata={
+            "help": "Longest input in tokens, special tokens included; longer texts are cut (NER, QA: windowed)."
+        },
     )
     dynamic_max_length: list[int] = field(
         default=None,
@@ -61,7 +63,8 @@ class DataArguments:
         },
     )
     doc_stride: int = field(
-        default=128, metadata={"help": "QA: tokens from the beginning of one window of a context to the next."}
+        default=128,
+        metadata={"help": "QA, NER: tokens from the beginning of one window to the next (NER: up to half a window)."},
     )
     max_query_length: int = field(default=64, metadata={"help": "QA: a question is cut behind so many tokens."})
     n_best_size: int = field(default=20, metadata={"help": "QA: candidates a window, and answers a question."})

@@ -4,6 +4,7 @@ import json
 import os
 import re
 
+from ernie_predictor.answers import split_tag
 from paddlenlp.utils.log import logger
 
 from ernie.errors import UserError
@@ -251,21 +252,28 @@ def find_labels(task, data_args, train_examples, model_args):
     return sorted({"O"}.union(*(e["tags"] for e in train_examples)))
 
 
-def label_ids(examples, labels, key):
-    """The class index of each example's label, or of each of its tags.
-
-    Args:
-        key: "label", or "tags", a list.
+def label_ids(examples, labels):
+    """The class index of each example's label.
 
     Raises:
         UserError: an example has a label that is not in `labels`; names file and line.
     """
     ids = {label: index for index, label in enumerate(labels)}
-    try:
-        return [[ids[tag] for tag in e[key]] if key == "tags" else ids[e[key]] for e in examples]
-    except KeyError:
-        example, label = next(
-            (e, label) for e in examples for label in (e[key] if key == "tags" else [e[key]]) if label not in ids
-        )
-        names = ", ".join(labels[:20]) + (" ..." if len(labels) > 20 else "")
-        raise UserError(f"{example['where']}: unknown label {label!r}; known are {names}") from None
+    for example in examples:
+        if example["label"] not in ids:
+            raise _unknown_label(example, example["label"], labels)
+    return [ids[e["label"]] for e in examples]
+
+
+def check_kinds(examples, labels):
+    """Raises UserError where a sentence has an entity of a kind that is not in `labels`; names file and line."""
+    kinds = {split_tag(label)[1] for label in labels}
+    for example in examples:
+        for tag in example["tags"]:
+            if tag != "O" and split_tag(tag)[1] not in kinds:
+                raise _unknown_label(example, tag, labels)
+
+
+def _unknown_label(example, label, labels):
+    names = ", ".join(labels[:20]) + (" ..." if len(labels) > 20 else "")
+    return UserError(f"{example['where']}: unknown label {label!r}; known are {names}")

@@ -10,10 +10,11 @@ from functools import cached_property
 
 import numpy as np
 import paddle
+from ernie_predictor.answers import entity_spans, find_words, tags_of_spans
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from ernie.data import label_ids
+from ernie.data import check_kinds, label_ids
 from ernie.errors import UserError
 from ernie.files import content_hash, features_hash
 
@@ -66,10 +67,10 @@ class Split:
 
     def hashes(self):
         """Identity of the texts and of the labels: {"texts": str, "labels": str}."""
-        keys = {key for feature in self.features[:1] for key in feature} - {"input_ids", "token_type_ids"}
+        answers = [[e.get(key) for key in ("label", "tags", "answers")] for e in self.examples]
         return {
             "texts": features_hash(self.features, ["input_ids", "token_type_ids"]),
-            "labels": content_hash(self.labels, features_hash(self.features, sorted(keys))),
+            "labels": content_hash(self.labels, answers),
         }
 
 
@@ -101,7 +102,7 @@ def seq_cls_features(processor, examples, labels=None):
     pairs = [checked(processor, e, (e["text"], e["text_pair"])) for e in examples]
     split = Split(processor, examples, pairs, labels)
     if labels is not None:
-        for feature, label in zip(split.features, label_ids(examples, labels, "label")):
+        for feature, label in zip(split.features, label_ids(examples, labels)):
             feature["labels"] = label
     return split
 
@@ -129,32 +130,75 @@ def _wordlike(char):
 
 
 def token_cls_features(processor, examples, labels=None):
-    """NER: a `Split`, with "labels" (list of int) if the names of the tags are given; None for None.
+    """NER: a `Split` with one feature per window of a text; None for None.
 
-    A token's label is on its first piece. Everything else ([CLS], [SEP], pieces that begin no token) is labelled
-    `IGNORED`, hence left out of loss and score.
+    If the names of the tags are given, features carry "labels" (list of int), and the split `gold`: for each example
+    its entities, (label, start, end), as the predictor gives them.
+
+    The predictor reads one tag a word, from the word's first piece, in the window in which that has most context: there
+    stands the word's label. All else is labelled `IGNORED`, hence left out of the loss.
     """
     if examples is None:
         return None
     joined = [join_tokens(e["tokens"]) for e in examples]
-    truncated = processor.truncated
     pairs = [checked(processor, e, text) for e, (text, _) in zip(examples, joined)]
     split = Split(processor, examples, pairs, labels)
-    if labels is not None:
-        tags = label_ids(examples, labels, "tags")
-        for feature, offsets, (_, starts), ids in zip(split.features, split.notes, joined, tags):
-            feature["labels"], labelled = [IGNORED], -1
-            for start, _ in offsets:
-                token = bisect.bisect_right(starts, start) - 1
-                feature["labels"].append(ids[token] if token > labelled else IGNORED)
-                labelled = max(token, labelled)
-            feature["labels"].append(IGNORED)
-    if processor.truncated > truncated:
-        logger.warning(
-            f"{processor.truncated - truncated:,} of {len(examples):,} sentences were truncated at --max_seq_length "
-            f"{processor.max_seq_length}"
+    long = sum(len(windows) > 1 for _, windows in split.notes)
+    if long:
+        logger.info(
+            f"{long:,} of {len(examples):,} sentences are longer than --max_seq_length {processor.max_seq_length} and "
+            "are read in overlapping windows"
         )
+    if labels is not None:
+        check_kinds(examples, labels)
+        _add_tags(split, joined, labels)
     return split
+
+
+def _add_tags(split, joined, labels):
+    """Adds `gold` to a split of NER, and labels to its features.
+
+    Args:
+        joined: `join_tokens` of each example.
+    """
+    ids = {label: index for index, label in enumerate(labels)} | {None: IGNORED}
+    split.gold, torn, features = [], [], iter(split.features)
+    for example, (text, starts), (offsets, windows) in zip(split.examples, joined, split.notes):
+        words = find_words(text, offsets)
+        spans, gold, ignored = [], [], []
+        for kind, begin, end in entity_spans(example["tags"]):
+            begin, end = starts[begin], starts[end - 1] + len(example["tokens"][end - 1])
+            first, last, whole = _words_of(words, begin, end)
+            if whole:
+                spans.append((kind, first, last))
+                begin, end = words[first][0], words[last - 1][2]  # with an accent behind it, as the predictor has it
+            else:
+                ignored += range(first, last)
+                torn.append(f"{text[begin:end]!r}, {example['where']}")
+            gold.append((kind, begin, end))
+        split.gold.append(gold)
+        tags = tags_of_spans(spans, len(words), labels)
+        for word in ignored:
+            tags[word] = None
+        of_pieces = [IGNORED] * len(offsets)
+        for (*_, piece), tag in zip(words, tags):
+            of_pieces[piece] = ids[tag]
+        for (at, first, end), feature in zip(windows, features):
+            feature["labels"] = [IGNORED] * len(feature["input_ids"])
+            feature["labels"][first - at + 1 : end - at + 1] = of_pieces[first:end]
+    if torn:
+        logger.warning(
+            f"{len(torn):,} of {sum(map(len, split.gold)):,} entities begin or end inside a word of letters or digits, "
+            "which gets one tag as a whole, so that no model can find them: the loss leaves them out, and the score "
+            f"counts them as missed (the first: {torn[0]})"
+        )
+
+
+def _words_of(words, begin, end):
+    """(first, last, whole): the words that a span of characters touches, last exclusive, and whether it holds them."""
+    first = bisect.bisect_right([stop for _, stop, _, _ in words], begin)
+    last = bisect.bisect_left([start for start, *_ in words], end)
+    return first, last, first < last and begin <= words[first][0] and words[last - 1][1] <= end
 
 
 def locate_answer(context, answer):

@@ -3,8 +3,6 @@
 import collections
 import difflib
 
-from ernie.features import IGNORED
-
 
 def accuracy(predictions, labels):
     """{"accuracy"}: the share of right classes. predictions: logits [examples, classes]; labels: int [examples]."""
@@ -17,21 +15,23 @@ def majority_share(examples):
     return {"majority_class": max(counts.values()) / len(examples)}
 
 
-def entity_scores(predictions, labels, label_list):
-    """Entity-level {"precision", "recall", "f1"} as seqeval counts them.
+def entity_scores(answers, gold):
+    """Entity-level {"precision", "recall", "f1"} over all sentences, as seqeval and conlleval count them.
+
+    An entity is right if its label, start and end are.
 
     Args:
-        predictions: logits [sentences, length, tags].
-        labels: int [sentences, length]; `IGNORED` positions do not count.
+        answers: for each sentence the entities found, as the predictor gives them.
+        gold: for each sentence its entities, (label, start, end).
     """
-    from seqeval.metrics import f1_score, precision_score, recall_score
-
-    best = predictions.argmax(axis=-1)
-    kept = [row != IGNORED for row in labels]
-    true = [[label_list[i] for i in row[keep]] for row, keep in zip(labels, kept)]
-    found = [[label_list[i] for i in row[keep]] for row, keep in zip(best, kept)]
-    scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-    return {name: float(score(true, found, zero_division=0)) for name, score in scores.items()}
+    right = total_found = total = 0
+    for answer, entities in zip(answers, gold):
+        found = {(e["label"], e["start"], e["end"]) for e in answer}
+        right += len(found.intersection(entities))
+        total_found += len(found)
+        total += len(entities)
+    precision, recall = right / max(total_found, 1), right / max(total, 1)
+    return {"precision": precision, "recall": recall, "f1": 2 * right / max(total_found + total, 1)}
 
 
 # What CMRC2018's scorer (cmrc2018_evaluate.py) leaves out of an answer.

@@ -5,14 +5,12 @@ import os
 
 import paddlenlp.transformers
 from ernie_predictor import tokenizer as fast_tokenizers
+from ernie_predictor.tasks import PARAMS_NAMES
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
 
 from ernie.errors import UsageError, UserError
-from ernie.tasks import QA
-
-QA_PARAMS = ("doc_stride", "max_query_length", "max_answer_length", "n_best_size")
 
 
 def local_folder(name):
@@ -85,7 +83,7 @@ def load_processor(task, model_args, data_args, labels):
         tokenizer,
         data_args.max_seq_length,
         dict(enumerate(labels)),
-        {key: getattr(data_args, key) for key in QA_PARAMS},
+        {key: getattr(data_args, key) for key in PROCESSORS[task.name].defaults},
     )
     return pretrained, processor
 
@@ -135,10 +133,9 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
-    if task is QA:
-        # How contexts are cut and answers are chosen belongs to the model: deployment reads it here.
-        params = {key: getattr(data_args, key) for key in QA_PARAMS}
-        model.config.task_specific_params = {"question-answering": params}
+    if processor.params:
+        # How long texts are cut and answers are chosen belongs to the model: deployment reads it here.
+        model.config.task_specific_params = {PARAMS_NAMES[task.name]: processor.params}
     entries = max(processor.tokenizer.vocab.values()) + 1
     if entries > model.config.vocab_size:
         raise UserError(

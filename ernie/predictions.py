@@ -4,6 +4,7 @@ import bisect
 import json
 import os
 
+from ernie_predictor.answers import tags_of_spans
 from paddlenlp.utils.log import logger
 
 from ernie.features import join_tokens
@@ -31,7 +32,8 @@ def write_predictions(task, data_args, folder, split, answers):
     elif task is QA:
         text = json.dumps({r["id"]: r["answer"] for r in results}, ensure_ascii=False, indent=2) + "\n"
     else:
-        text = "".join(_tagged_line(e["tokens"], r["entities"]) for e, r in zip(split.examples, results))
+        labels = split.processor.id2label.values()
+        text = "".join(_tagged_line(e["tokens"], r["entities"], labels) for e, r in zip(split.examples, results))
     write_text(path, text)
     logger.info(f"{len(results):,} predictions in {folder}/test_results.json and {path}")
 
@@ -45,12 +47,11 @@ def result_of(task, example, pair, answer):
     return {"text": pair.first, "entities": answer}
 
 
-def _tagged_line(tokens, entities):
-    """A line of MSRA_NER's format with the tags of the entities found."""
+def _tagged_line(tokens, entities, labels):
+    """A line of MSRA_NER's format with the tags of the entities found, in the labels' scheme."""
     _, starts = join_tokens(tokens)
-    tags = ["O"] * len(tokens)
-    for entity in entities:
-        first = bisect.bisect_right(starts, entity["start"]) - 1
-        last = bisect.bisect_left(starts, entity["end"])
-        tags[first:last] = [f"B-{entity['label']}"] + [f"I-{entity['label']}"] * (last - first - 1)
-    return "\x02".join(tokens) + "\t" + "\x02".join(tags) + "\n"
+    spans = [
+        (e["label"], bisect.bisect_right(starts, e["start"]) - 1, bisect.bisect_left(starts, e["end"]))
+        for e in entities
+    ]
+    return "\x02".join(tokens) + "\t" + "\x02".join(tags_of_spans(spans, len(tokens), labels)) + "\n"

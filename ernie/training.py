@@ -16,7 +16,7 @@ from ernie.export import dev_metrics, save_model
 from ernie.features import Collator
 from ernie.files import content_hash, weights_hash, write_json
 
-VERSION = 1  # of what a training makes of its inputs: another number trains finished trainings again
+VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
 
 

@@ -1,58 +1,15 @@
-"""Scores against independent definitions: seqeval's chunks, and CMRC2018's scorer written out."""
+"""Scores and answers against independent definitions: CMRC2018's scorer written out, and brute force."""
 
 import random
 import re
 
 import numpy as np
 import pytest
-from ernie_predictor.answers import entity_spans, read_answers, read_class, read_entities, softmax
-from seqeval.metrics.sequence_labeling import get_entities
+from ernie_predictor.answers import read_answers, read_class, read_entities, softmax
 
 from ernie import metrics
-from ernie.features import IGNORED
 
 LABELS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
-
-
-def random_tags(generator, length):
-    return [generator.choice(LABELS) for _ in range(length)]
-
-
-def test_entity_spans_are_seqevals():
-    generator = random.Random(0)
-    for _ in range(500):
-        tags = random_tags(generator, generator.randrange(0, 12))
-        assert entity_spans(tags) == [(kind, first, last + 1) for kind, first, last in get_entities(tags)]
-
-
-def test_entity_scores_count_whole_entities_of_labelled_positions():
-    """Precision, recall and F1 counted by hand over the entities that seqeval finds."""
-    generator = random.Random(1)
-    true = [random_tags(generator, generator.randrange(1, 15)) for _ in range(50)]
-    found = [[t if generator.random() < 0.7 else generator.choice(LABELS) for t in tags] for tags in true]
-    length = 20
-    labels = np.full([50, length], IGNORED)
-    predictions = np.random.default_rng(0).normal(size=[50, length, len(LABELS)])
-    for row, (tags, guesses) in enumerate(zip(true, found)):
-        # A piece that begins no token stands between the labelled ones, with whatever prediction.
-        for index, (tag, guess) in enumerate(zip(tags, guesses)):
-            column = 1 + index + (index > 2)
-            labels[row, column] = LABELS.index(tag)
-            predictions[row, column, LABELS.index(guess)] = 9
-    gold = {(i, e) for i, tags in enumerate(true) for e in get_entities(tags)}
-    guessed = {(i, e) for i, tags in enumerate(found) for e in get_entities(tags)}
-    precision, recall = len(gold & guessed) / len(guessed), len(gold & guessed) / len(gold)
-    scores = metrics.entity_scores(predictions, labels, LABELS)
-    assert scores["precision"] == pytest.approx(precision)
-    assert scores["recall"] == pytest.approx(recall)
-    assert scores["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
-
-
-def test_entity_scores_of_nothing():
-    labels = np.full([1, 3], LABELS.index("O"))
-    predictions = np.zeros([1, 3, len(LABELS)])
-    predictions[:, :, LABELS.index("O")] = 1
-    assert metrics.entity_scores(predictions, labels, LABELS) == {"precision": 0, "recall": 0, "f1": 0}
 
 
 def test_accuracy():

@@ -4,7 +4,12 @@ Used by the training scripts, the predictor and the servers alike, so that a tex
 way it is asked. Positions are characters of the original text, end exclusive.
 """
 
+import re
+import unicodedata
+
 import numpy as np
+
+from .errors import PredictorError
 
 
 def softmax(logits):
@@ -28,36 +33,147 @@ def read_class(logits, id2label):
     return {"label": id2label[best], "confidence": float(probs[best])}
 
 
+# What a tag's prefix says of its token, in the schemes that are in use: BIO (IOB1, IOB2), BIOES (IOBES), BMES, BILOU,
+# BMEWO, IOE. Tags without a prefix are read as if each had I-.
+BEGIN, INSIDE, END, SINGLE = "B", "IM", "EL", "SUW"
+_TAG = re.compile(f"([{BEGIN}{INSIDE}{END}{SINGLE}])-(.+)", re.DOTALL)
+# Other ways to write a prefix, which would pass for tags without one; also a prefix alone, as for cutting words.
+_OTHER_TAG = re.compile("[BIMELSUW]([-_:/].*)?|.+[-_:/][BIMELSUW]")
+
+
 def split_tag(tag):
-    """`B-PER` to ("B", "PER"); `O` to ("O", "")."""
-    prefix, _, kind = tag.partition("-")
-    return prefix, kind
+    """`B-PER` to ("B", "PER"); `PER`, a tag without a prefix, to ("I", "PER"); `O` to ("O", "")."""
+    if tag == "O":
+        return "O", ""
+    match = _TAG.fullmatch(tag)
+    return match.groups() if match else ("I", tag)
+
+
+def check_tags(tags):
+    """Raises PredictorError where tags are of no scheme that `entity_spans` reads.
+
+    Args:
+        tags: the different tags of a data set or a model.
+    """
+    tags = sorted(set(tags) - {"O"})
+    prefixed = [tag for tag in tags if _TAG.fullmatch(tag)]
+    others = [tag for tag in tags if not _TAG.fullmatch(tag)]
+    lower_case = all(_TAG.fullmatch(tag.capitalize()) for tag in others)
+    wrong = next((tag for tag in others if prefixed or lower_case or _OTHER_TAG.fullmatch(tag)), None)
+    if wrong is not None:
+        beside = f" beside {prefixed[0]!r}" if prefixed else ""
+        raise PredictorError(
+            f"unknown tag scheme: the tag {wrong!r}{beside}; expected O and B-<kind>, I-<kind> (BIO), with E- and S- "
+            "(BIOES), M-, E- and S- (BMES), L- and U- (BILOU), or <kind> alone"
+        )
 
 
 def entity_spans(tags):
-    """BIO tags of a sentence to entities, by the rules of conlleval and of seqeval's default mode.
+    """The entities that a sentence's tags make up, by the rules of conlleval and of seqeval's default mode.
 
-    An I- tag after "O" or after another type begins an entity, too.
+    B- and S- always begin an entity, and behind E- and S- it has ended; else an entity goes on as long as its kind
+    does. So a tag that does not fit the one before it begins an entity, too.
 
-    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
-    [('PER', 0, 2), ('LOC', 3, 4)]
+    Args:
+        tags: list of str, of one scheme (`check_tags`).
+
+    Returns:
+        [(kind, first, end)]: places in `tags`, end exclusive.
+
+    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC", "S-LOC", "S-LOC"])
+    [('PER', 0, 2), ('LOC', 3, 4), ('LOC', 4, 5), ('LOC', 5, 6)]
     """
-    spans, begin, current = [], None, ""
+    spans, begin, current, ended = [], None, "", True
     for index, tag in enumerate([*tags, "O"]):
         prefix, kind = split_tag(tag)
-        if begin is not None and (prefix in "OB" or kind != current):
+        if begin is not None and (ended or kind != current or prefix in "O" + BEGIN + SINGLE):
             spans.append((current, begin, index))
             begin = None
         if begin is None and prefix != "O":
             begin, current = index, kind
+        ended = prefix in END + SINGLE
     return spans
+
+
+def tags_of_spans(spans, length, labels):
+    """The tags of a sentence that `entity_spans` reads as these entities.
+
+    Args:
+        spans: [(kind, first, end)], which do not overlap.
+        length: number of tags.
+        labels: the tags that there are; their scheme is used.
+
+    Returns:
+        A list of str; None stands where no tag of the kind is among the labels.
+    """
+    labels = set(labels)
+
+    def tag(kind, *prefixes):
+        # The prefix that the scheme has, or, where it has none for this place, what reads best in its stead.
+        names = [f"{prefix}-{kind}" for prefix in "".join((*prefixes, BEGIN, INSIDE, END, SINGLE))]
+        return next((name for name in (*names, kind) if name in labels), None)
+
+    tags = ["O"] * length
+    for kind, first, end in spans:
+        tags[first:end] = [tag(kind, INSIDE)] * (end - first)
+        tags[end - 1] = tag(kind, END, INSIDE)
+        tags[first] = tag(kind, BEGIN, INSIDE) if end - first > 1 else tag(kind, SINGLE, BEGIN, INSIDE)
+    return tags
+
+
+def find_words(text, offsets):
+    """The words of a text, the pieces of each of which share one tag; an ideograph or a symbol is a word of its own.
+
+    A piece that goes on with letters or digits belongs to the word before it. Characters that the tokenizer drops, such
+    as accents that are characters of their own, belong to the word that they follow.
+
+    Args:
+        text: the original text.
+        offsets: [(start, end)] of each piece; they cover all but white space and what the tokenizer drops.
+
+    Returns:
+        [(start, stop, end, piece)]: characters of the text, and the word's first piece; what is dropped behind the last
+        piece lies between `stop` and `end`.
+    """
+    words, last = [], 0
+    for piece, (start, end) in enumerate(offsets):
+        follows = bool(words)
+        if words and start > last:
+            dropped = _dropped_until(text, last, start)
+            words[-1][2] = dropped
+            follows = dropped == start
+        if follows and _in_word(text[last - 1]) and _in_word(text[start]):
+            words[-1][1:3] = [end, end]
+        else:
+            words.append([start, end, end, piece])
+        last = end
+    if words:
+        words[-1][2] = _dropped_until(text, last, len(text))
+    return words
+
+
+def _dropped_until(text, begin, end):
+    """The end of the characters from `begin` on that are no white space."""
+    while begin < end and not (text[begin] in "\t\n\r" or unicodedata.category(text[begin])[0] == "Z"):
+        begin += 1
+    return begin
+
+
+def _in_word(char):
+    """Whether a character makes up words with others like it: letters, digits and their accents, but no ideographs."""
+    if _is_ideograph(char):
+        return False
+    return char.isalnum() or unicodedata.category(char)[0] == "M"
+
+
+def _is_ideograph(char):
+    return "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
 
 
 def read_entities(logits, id2label, text, offsets):
     """Named entities of one text.
 
-    A wordpiece that continues a word (its offset touches the piece before, both of letters or digits)
-    takes the tag of the word's first piece: "iPhone" is one entity or none, never half of one.
+    A word (`find_words`) takes the tag of its first piece: "iPhone" is one entity or none, never half of one.
 
     Args:
         logits: float [pieces, tags], special tokens left out.
@@ -70,32 +186,17 @@ def read_entities(logits, id2label, text, offsets):
         confidence is the mean probability of its words' tags.
     """
     probs = softmax(logits)
-    words = []  # (start, end, piece) of each word; piece is its first one
-    for piece, (start, end) in enumerate(offsets[: len(logits)]):
-        if words and start == words[-1][1] and _inside_word(text, start):
-            words[-1] = (words[-1][0], end, words[-1][2])
-        else:
-            words.append((start, end, piece))
+    words = find_words(text, offsets)
     best = probs.argmax(axis=-1)
-    tags = [id2label[int(best[piece])] for _, _, piece in words]
+    tags = [id2label[int(best[piece])] for *_, piece in words]
     entities = []
     for label, first, last in entity_spans(tags):
-        start, end = words[first][0], words[last - 1][1]
-        confidence = np.mean([probs[piece, best[piece]] for _, _, piece in words[first:last]])
+        start, end = words[first][0], words[last - 1][2]
+        confidence = np.mean([probs[piece, best[piece]] for *_, piece in words[first:last]])
         entities.append(
             {"entity": text[start:end], "label": label, "start": start, "end": end, "confidence": float(confidence)}
         )
     return entities
-
-
-def _inside_word(text, position):
-    """Whether the characters before and at a position belong to one word of an alphabet or one number."""
-    before, after = text[position - 1], text[position]
-    return before.isalnum() and after.isalnum() and not (_is_ideograph(before) or _is_ideograph(after))
-
-
-def _is_ideograph(char):
-    return "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
 
 
 def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50):

@@ -9,12 +9,15 @@
 Training, the predictor and the servers all use these, so that a text gets the same answer by every route.
 """
 
+import itertools
 import json
 import os
 import re
 from typing import NamedTuple
 
-from .answers import read_answers, read_class, read_entities
+import numpy as np
+
+from .answers import check_tags, read_answers, read_class, read_entities
 from .errors import PredictorError, UsageError
 from .tokenizer import ErnieTokenizer
 
@@ -24,6 +27,8 @@ ARCHITECTURES = {
     "token_cls": "TokenClassification",
     "qa": "QuestionAnswering",
 }
+# Where config.json keeps what `Task.params` holds, in `task_specific_params`.
+PARAMS_NAMES = {"token_cls": "token-classification", "qa": "question-answering"}
 SHORTEST = 8  # tokens that --max_seq_length must allow, as in training
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,7 +48,7 @@ class Task:
         tokenizer: an `ErnieTokenizer`.
         max_seq_length: maximum length of a feature in tokens, special tokens included.
         id2label: {class index: label}; empty for reading comprehension.
-        params: how contexts are cut into windows and answers are chosen, for reading comprehension.
+        params: how long texts are cut into windows and answers are chosen; `defaults` has their names.
 
     Attributes:
         name: a key of `ARCHITECTURES`.
@@ -54,13 +59,15 @@ class Task:
     name = None
     first, second, second_required = "text", None, False  # names of the texts
     expected = "a text"
+    # As in `DataArguments`, for models whose config.json does not say.
+    defaults = {}  # noqa: RUF012
 
     def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.usual_length = max(max_seq_length // 2, SHORTEST)
         self.id2label = id2label or {}
-        self.params = params or {}
+        self.params = {name: (params or {}).get(name, value) for name, value in self.defaults.items()}
         self.truncated = 0
 
     def truncation_warning(self):
@@ -152,33 +159,55 @@ class SequenceClassification(Task):
 
 
 class TokenClassification(Task):
-    """Answers: a list of {"entity": str, "label": str, "start": int, "end": int, "confidence": float}."""
+    """Answers: a list of {"entity": str, "label": str, "start": int, "end": int, "confidence": float}.
+
+    A text that is too long is cut into overlapping windows, a feature each; a wordpiece takes its tag from the window
+    in which it has most context.
+
+    Raises:
+        PredictorError: the labels are of no tag scheme that can be read.
+    """
 
     name = "token_cls"
     expected = 'a text or {"text": ...}'
+    defaults = {"doc_stride": 128}  # noqa: RUF012
 
-    def truncation_warning(self):
-        return (
-            f"a text is longer than {self.max_seq_length} tokens and is truncated, and so is every longer one: no "
-            "entities are found in the rest"
-        )
+    def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
+        super().__init__(tokenizer, max_seq_length, id2label, params)
+        check_tags(self.id2label.values())
 
     def tokenize(self, pairs):
-        """As `Task.tokenize`; a note holds the offsets [(start, end)] of the feature's wordpieces."""
+        """As `Task.tokenize`; a note is (offsets of the text's wordpieces, windows), and a window, for each of the
+        text's features, is (the text's piece at position 1, first and end of the pieces whose tags are read there)."""
+        room = self.max_seq_length - 2
+        # Half a window at most, so that each piece has a quarter of a window on both sides.
+        step = min(self.params["doc_stride"], max(room // 2, 1))
         features, notes = [], []
         for encoding in self.tokenizer.encode([text for text, _ in pairs]):
-            feature = self.tokenizer.build_inputs(encoding.ids, None, self.max_seq_length)
-            offsets = encoding.offsets[: len(feature[0]) - 2]
-            self.truncated += len(offsets) < len(encoding.offsets)
-            features.append(feature)
-            notes.append(offsets)
+            length = len(encoding.ids)
+            starts = window_starts(length, room, step)
+            borders = [0, *((a + b + room) // 2 for a, b in itertools.pairwise(starts)), length]
+            for start in starts:
+                features.append(self.tokenizer.build_inputs(encoding.ids[start : start + room], None, room + 2))
+            notes.append((encoding.offsets, list(zip(starts, borders, borders[1:]))))
         return features, notes
 
     def read(self, pairs, notes, logits):
-        return [
-            read_entities(outputs[0][1 : len(offsets) + 1], self.id2label, text, offsets)
-            for (text, _), offsets, outputs in zip(pairs, notes, logits)
-        ]
+        answers, logits = [], iter(logits)
+        for (text, _), (offsets, windows) in zip(pairs, notes):
+            parts = [tags[first - at + 1 : end - at + 1] for (at, first, end), (tags,) in zip(windows, logits)]
+            tags = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            answers.append(read_entities(tags, self.id2label, text, offsets))
+        return answers
+
+
+def window_starts(length, room, step):
+    """Where windows of `room` pieces begin, at most `step` apart; the last one ends where the text does.
+
+    >>> window_starts(10, 10, 5), window_starts(23, 10, 5)
+    ([0], [0, 5, 10, 13])
+    """
+    return [*range(0, length - room, step), max(length - room, 0)]
 
 
 class QuestionAnswering(Task):
@@ -191,11 +220,10 @@ class QuestionAnswering(Task):
     name = "qa"
     first, second, second_required = "question", "context", True
     expected = 'a question and a context: a pair or {"question": ..., "context": ...}'
-    # As in `DataArguments`, for models whose config.json does not say.
     defaults = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}  # noqa: RUF012
 
     def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
-        super().__init__(tokenizer, max_seq_length, id2label, {**self.defaults, **(params or {})})
+        super().__init__(tokenizer, max_seq_length, id2label, params)
         self.usual_length = max_seq_length  # the windows of a long context are full
 
     def truncation_warning(self):
@@ -279,8 +307,11 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
     id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
-    params = (config.get("task_specific_params") or {}).get("question-answering")
-    return TASKS[name](tokenizer, length, id2label, params)
+    params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(name))
+    try:
+        return TASKS[name](tokenizer, length, id2label, params)
+    except PredictorError as e:
+        raise PredictorError(f"{model_dir}/config.json, `id2label`: {e}") from None
 
 
 def _read_config(model_dir):
