@@ -58,7 +58,7 @@ BAD_DATA = {
     "no answers to train on": (
         "cmrc2018",
         {"train": '{"data": [{"paragraphs": [{"context": "好", "qas": [{"id": "Q7", "question": "?"}]}]}]}'},
-        ["Q7 has no answers"],
+        ["Q7", "no answers"],
     ),
 }
 
