@@ -194,7 +194,7 @@ def mark_spans(row, where):
             raise UserError(f"{where}: `target` needs {key}_index and {key}_text") from None
         known = is_whole_number(start) and start >= 0 and isinstance(span, str) and span
         if not known or text[start : start + len(span)] != span:
-            raise UserError(f"{where}: `{key}_text` {span!a:.60} is not at `{key}_index` {start!a:.60} of the text")
+            raise UserError(f"{where}: `{key}_text` {shown(span)} is not at `{key}_index` {shown(start)} of the text")
         marks += [(start + len(span), 0, closing), (start, 1, opening)]
     # From the back, so that no mark moves another; where one span ends as the other begins, the end comes first.
     for position, _, mark in sorted(marks, key=lambda m: (m[0], m[1]), reverse=True):
