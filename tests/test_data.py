@@ -239,6 +239,20 @@ def test_an_answer_whose_start_is_off_is_found():
     assert features.locate_answer("天津", {"text": "北京", "answer_start": 0}) is None
 
 
+def test_answers_that_are_not_where_they_should_be_are_counted_in_one_warning(caplog):
+    answers = {"right": ("北京", 1), "moved": ("北京", 0), "lost": ("上海", 1), "both": ("上海", 1)}
+    examples = [
+        {"question": "哪？", "context": "在北京。", "answers": [{"text": text, "answer_start": start}], "where": where}
+        for where, (text, start) in answers.items()
+    ]
+    examples[-1]["answers"].append({"text": "北京", "answer_start": 1})
+    split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), examples)
+    assert [feature["start_positions"] > 0 for feature in split.features] == [True, True, False, True]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "Of 4 questions" in warning and "1 have no answer" in warning and "(lost ...)" in warning
+    assert "1 have none at `answer_start`" in warning and "(moved ...)" in warning
+
+
 def test_batches_are_padded_to_the_longest_or_to_a_given_length():
     rows = [
         {"input_ids": [1, 7, 2], "token_type_ids": [0, 0, 0], "labels": [-100, 3, -100]},
