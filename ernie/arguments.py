@@ -45,7 +45,7 @@ class DataArguments:
     data_dir: str = field(
         default=None,
         metadata={
-            "help": "Read <this>/<dataset>/{train,dev,test}.json (NER: .tsv) in CLUE's formats in place of "
+            "help": "Read <this>/<dataset>/{train,dev,test}.json (NER: .tsv, .txt) in CLUE's formats in place of "
             "downloading the data set."
         },
     )

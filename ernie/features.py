@@ -232,19 +232,34 @@ def qa_features(processor, examples, labelled=True):
         )
     if not labelled:
         return split
-    features, lost = iter(split.features), 0
+    features, lost, moved = iter(split.features), [], []
     for example, (offsets, windows) in zip(examples, split.notes):
         spans = (locate_answer(example["context"], answer) for answer in example["answers"])
         span = next((s for s in spans if s is not None), None)
         pieces = _pieces_of(span, offsets) if span else None
-        lost += pieces is None
+        if pieces is None:
+            lost.append(example["where"])
+        elif span[0] not in [answer["answer_start"] for answer in example["answers"]]:
+            moved.append(example["where"])
         for (first, place), feature in zip(windows, features):
             inside = pieces is not None and first <= pieces[0] and pieces[1] < first + place.stop - place.start
             feature["start_positions"] = pieces[0] - first + place.start if inside else 0
             feature["end_positions"] = pieces[1] - first + place.start if inside else 0
-    if lost:
-        logger.warning(f"{lost:,} of {len(examples):,} questions have no answer that occurs in the context")
+    _warn_of_answers(len(examples), lost, moved)
     return split
+
+
+def _warn_of_answers(total, lost, moved):
+    """One warning of the questions whose answers are not where the file says; their places are given."""
+    faults = []
+    if lost:
+        faults.append(
+            f"{len(lost):,} have no answer that occurs in the context: trained as unanswerable ({lost[0]} ...)"
+        )
+    if moved:
+        faults.append(f"{len(moved):,} have none at `answer_start`: the nearest occurrence is taken ({moved[0]} ...)")
+    if faults:
+        logger.warning(f"Of {total:,} questions, {', and '.join(faults)}")
 
 
 def _pieces_of(span, offsets):

@@ -51,14 +51,25 @@ BAD_DATA = {
     "an empty text": ("tnews", {"dev": '{"sentence": " ", "label": "100"}\n'}, ["dev.json line 1", "expected a text"]),
     "an unknown label": ("tnews", {"dev": '{"sentence": "好", "label": "999"}\n'}, ["dev.json line 1", "'999'"]),
     "no label": ("tnews", {"dev": '{"sentence": "好"}\n'}, ["dev.json line 1", "`label` is null"]),
+    "half a surrogate pair": (
+        "tnews",
+        {"test": '{"sentence": "好\\ud83d"}\n'},
+        ["test.json line 1", "half of a surrogate pair"],
+    ),
+    "ids that repeat": (
+        "tnews",
+        {"test": '{"sentence": "好", "id": 1}\n' * 2},
+        ["test.json line 2", "test.json line 1"],
+    ),
     "bytes that are no text": ("tnews", {"train": b"\xff\xfe\x00\x01"}, ["train.json line 1 is not UTF-8"]),
     "tags and tokens of two lengths": ("msra_ner", {"train": "北\x02京\tB-LOC\n"}, ["line 1", "2 tokens, but 1 tags"]),
     "an unknown tag": ("msra_ner", {"train": "北\tB-CITY\n"}, ["train.tsv line 1", "unknown label 'B-CITY'"]),
-    "no SQuAD file": ("cmrc2018", {"train": "[1]"}, ["train.json", "expected SQuAD's format"]),
+    "tokens without sentences": ("msra_ner", {"train": "北\tB-LOC\n京\tI-LOC\n"}, ["train.tsv line 1", "blank line"]),
+    "no SQuAD file": ("cmrc2018", {"train": "[1]"}, ["train.json", "SQuAD's format"]),
     "no answers to train on": (
         "cmrc2018",
         {"train": '{"data": [{"paragraphs": [{"context": "好", "qas": [{"id": "Q7", "question": "?"}]}]}]}'},
-        ["Q7 has no answers"],
+        ["Q7", "no answers"],
     ),
 }
 
@@ -67,11 +78,21 @@ BAD_DATA = {
 def test_bad_data(case, tmp_path, tiny_model, capsys):
     dataset, files, says = BAD_DATA[case]
     arguments = arguments_for(
-        *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval"),
+        *(dataset, tiny_model, tmp_path / "out", "--do_train", "--do_eval", "--do_predict"),
         data_dir=data_dir(tmp_path, dataset, **files),
     )
     expect(capsys, 1, says, SCRIPT_OF[dataset], *arguments)
     assert not list((tmp_path / "out").rglob("*.pdparams"))
+
+
+def test_a_single_class(tmp_path, capsys):
+    """Named before the model is loaded."""
+    folder = tmp_path / "data" / "own"
+    folder.mkdir(parents=True)
+    (folder / "train.json").write_text('{"sentence": "好", "label": "a"}\n{"sentence": "好", "label": "a "}\n')
+    (tmp_path / "model").mkdir()
+    arguments = arguments_for("own", tmp_path / "model", tmp_path / "out", "--do_train", data_dir=tmp_path / "data")
+    expect(capsys, 1, ["own", "the one label 'a'"], "run_seq_cls", *arguments)
 
 
 def test_no_data_dir(tmp_path, tiny_model, capsys):

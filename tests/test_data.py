@@ -8,7 +8,7 @@ from conftest import ROOT, SAMPLE_DATA
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
-from ernie import data, features
+from ernie import data, features, formats
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
 from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
@@ -98,7 +98,7 @@ def test_cluewsc_marks_both_spans_whichever_comes_first(folder, request):
     if folder == "sample":  # in the real rows the noun always comes first
         assert {row["target"]["span1_index"] < row["target"]["span2_index"] for row in rows} == {True, False}
     for row in rows:
-        assert data.mark_spans(row, "here") == published_marks(row)
+        assert formats.mark_spans(row, "here") == published_marks(row)
 
 
 def test_csl_is_keywords_and_abstract(tmp_path):
@@ -236,6 +236,20 @@ def test_an_answer_whose_start_is_off_is_found():
     assert features.locate_answer("天津", {"text": "北京", "answer_start": 0}) is None
 
 
+def test_answers_that_are_not_where_they_should_be_are_counted_in_one_warning(caplog):
+    answers = {"right": ("北京", 1), "moved": ("北京", 0), "lost": ("上海", 1), "both": ("上海", 1)}
+    examples = [
+        {"question": "哪？", "context": "在北京。", "answers": [{"text": text, "answer_start": start}], "where": where}
+        for where, (text, start) in answers.items()
+    ]
+    examples[-1]["answers"].append({"text": "北京", "answer_start": 1})
+    split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), examples)
+    assert [feature["start_positions"] > 0 for feature in split.features] == [True, True, False, True]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "Of 4 questions" in warning and "1 have no answer" in warning and "(lost ...)" in warning
+    assert "1 have none at `answer_start`" in warning and "(moved ...)" in warning
+
+
 def test_batches_are_padded_to_the_longest_or_to_a_given_length():
     rows = [
         {"input_ids": [1, 7, 2], "token_type_ids": [0, 0, 0], "labels": [-100, 3, -100]},
@@ -247,83 +261,7 @@ def test_batches_are_padded_to_the_longest_or_to_a_given_length():
     assert features.Collator(TOKENIZER, [4, 16, 8])(rows)["input_ids"].shape == [2, 8]
 
 
-# ------------------------------------------------------------------------------------------------ bad rows
-
-
-@pytest.mark.parametrize(
-    ("row", "says"),
-    [
-        ('{"sentence": "好", "label": ', "is not JSON"),
-        ('["好"]', "expected a JSON object"),
-        ({"label": "1"}, "no field `sentence`"),
-        ({"sentence": None, "label": "1"}, "`sentence` is null"),
-        ('{"sentence": NaN, "label": "1"}', "`sentence` is NaN"),
-        ({"sentence": " \u3000", "label": "1"}, "expected a text"),
-        ({"sentence": "好"}, "`label` is null"),
-        ('{"sentence": "好", "label": NaN}', "`label` is NaN"),
-        ({"sentence1": "好", "label": "1"}, "no field `sentence2`"),
-        ({"abst": "好", "keyword": "词", "label": "1"}, "`keyword` must be a list"),
-        ({"text": "他好", "target": {"span1_text": "他"}, "label": "true"}, "`target` needs"),
-        (
-            {
-                "text": "他好",
-                "target": {"span1_text": "他", "span1_index": 1, "span2_text": "好", "span2_index": 1},
-                "label": "true",
-            },
-            "does not stand at",
-        ),
-    ],
-)
-def test_a_broken_row_is_named(tmp_path, row, says):
-    path = write(tmp_path / "x.json", {"sentence": "好", "label": "1"}, {"sentence": "好", "label": "1"}, row)
-    with pytest.raises(UserError) as error:
-        data.read_seq_cls(path, labelled=True)
-    assert f"{path} line 3" in str(error.value) and says in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("北\x02京\tB-LOC", "2 tokens, but 1 tags"),
-        ("北\x02京", "got 1 column"),
-        ("北\x02京\tB-LOC\x02LOC", "tag 'LOC'"),
-        (" \tO", "no tokens"),
-        ("北\tO\tO", "got 3 column"),
-    ],
-)
-def test_a_broken_ner_row_is_named(tmp_path, line, says):
-    path = write(tmp_path / "x.tsv", "北\tO", line)
-    with pytest.raises(UserError) as error:
-        data.read_token_cls(path, labelled=True)
-    assert f"{path} line 2" in str(error.value) and says in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ('{"data": [\n{"paragraphs": \n]}]}', "line 3 is not JSON"),
-        ("[]", "expected SQuAD's format"),
-        ('{"data": [{"paragraph": []}]}', "data[0]: needs `paragraphs`"),
-        ('{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "q7", "question": "?", "answers": []}]}]}]}', "q7"),
-        (
-            '{"data": [{"paragraphs": [{"context": null, "qas": [{"id": "q7", "question": "?", '
-            '"answers": [{"text": "a", "answer_start": 0}]}]}]}]}',
-            "`context` is null",
-        ),
-    ],
-)
-def test_a_broken_qa_file_is_named(tmp_path, content, says):
-    path = write(tmp_path / "x.json", content)
-    with pytest.raises(UserError) as error:
-        data.read_qa(path, labelled=True)
-    assert path in str(error.value) and says in str(error.value)
-
-
-def test_invalid_utf8_is_named(tmp_path):
-    path = tmp_path / "x.json"
-    path.write_bytes(b'{"sentence": "a", "label": "1"}\n{"sentence": "\xff", "label": "1"}\n')
-    with pytest.raises(UserError, match="line 2 is not UTF-8"):
-        data.read_seq_cls(str(path), labelled=True)
+# ------------------------------------------------------------------------------------------------ labels
 
 
 def test_an_unknown_label_is_named():
