@@ -6,6 +6,7 @@ Each reader tells from a file's content which of its task's formats it is; what 
 import json
 import re
 
+from ernie_predictor.answers import check_tags
 from paddlenlp.utils.log import logger
 
 from ernie.errors import UserError
@@ -221,6 +222,8 @@ def read_token_cls(path, labelled):
     for example in examples:
         if not any(token.strip() for token in example["tokens"]):
             raise UserError(f"{example['where']} has no tokens")
+    if labelled:
+        check_tags({tag: e["where"] for e in reversed(examples) for tag in e["tags"]})
     return examples
 
 
@@ -236,7 +239,7 @@ def _read_joined(path, lines, labelled):
             raise UserError(f"{where}: expected tokens, a tab, tags; got {len(columns)} column(s)")
         example = {"id": None, "where": where, "tokens": columns[0].split("\x02")}
         if len(columns) == 2:
-            example["tags"] = [_tag(tag, where, labelled) for tag in columns[1].split("\x02")]
+            example["tags"] = [_tag(tag, where) for tag in columns[1].split("\x02")]
             if len(example["tags"]) != len(example["tokens"]):
                 raise UserError(f"{where}: {len(example['tokens'])} tokens, but {len(example['tags'])} tags")
         examples.append(example)
@@ -280,7 +283,7 @@ def _rows(path, lines, labelled):
         count, first = count or len(columns), first or number
         if len(columns) != count:
             raise UserError(f"{where}: {len(columns)} columns; expected {count}, as in line {first}")
-        yield where, columns[0].strip(" ") or " ", _tag(columns[-1], where, labelled) if count > 1 else None
+        yield where, columns[0].strip(" ") or " ", _tag(columns[-1], where) if count > 1 else None
 
 
 def _split_columns(line, count):
@@ -305,20 +308,13 @@ def _check_order(examples):
     raise UserError(f"{examples[0]['where']}: the first column has {found}; expected the token first, its tag last")
 
 
-def _tag(tag, where, labelled):
-    """A tag without white space around it; it is checked where it counts."""
+def _tag(tag, where):
+    """A tag without white space around it."""
     name = tag.strip()
     if not name or name.split() != [name]:
         fault = "has white space in it" if name else "is empty"
         raise UserError(f"{where}: tag {tag!r} {fault}; expected {NER_FORMATS}")
-    if labelled:
-        _check_tag(name, where)
     return name
-
-
-def _check_tag(tag, where):
-    if tag != "O" and not re.fullmatch("[BI]-.+", tag):
-        raise UserError(f"{where}: tag {tag!r}; expected O, B-<kind> or I-<kind>")
 
 
 # ------------------------------------------------------------------------------------------------- questions

@@ -93,14 +93,16 @@ def test_two_single_tokens_are_two_entities():
         ["b-per", "i-per"],
         ["B", "M", "E", "S"],
         ["B-"],
+        ["PER", "OTHER", None],
     ],
 )
 def test_an_unknown_scheme_is_refused_by_name(tags):
+    tags = ["O", *tags] if None not in tags else tags[:-1]  # without prefixes, nothing but O is no entity
     with pytest.raises(PredictorError) as error:
-        answers.check_tags(["O", *tags])
-    assert any(tag in str(error.value) for tag in tags)
+        answers.check_tags({tag: f"line {n}" for n, tag in enumerate(tags)})
+    assert any(f"line {n}: " in str(error.value) and tag in str(error.value) for n, tag in enumerate(tags))
     with pytest.raises(PredictorError):
-        TokenClassification(None, 32, dict(enumerate(["O", *tags])))
+        TokenClassification(None, 32, dict(enumerate(tags)))
 
 
 @pytest.fixture(scope="module", params=["tokenizers", "fast_tokenizer"])

@@ -86,15 +86,28 @@ def test_the_batch_size_changes_no_answer(dataset, exported):
         assert_same(ErniePredictor(folder, batch_size=batch_size).predict(inputs[:40]), expected[:40])
 
 
-def test_long_texts_are_cut_as_in_do_predict(tmp_path, exported, caplog):
-    more = ["--do_predict", "--do_export", "--max_seq_length", 16]
+def test_long_texts_are_read_in_windows_as_in_do_predict(tmp_path, exported, caplog):
+    more = ["--do_predict", "--do_export", "--max_seq_length", 16, "--doc_stride", 5]
     call("run_token_cls", *arguments_for("msra_ner", exported("msra_ner")[0].parent, tmp_path, *more))
     results = read(tmp_path / "msra_ner" / "test_results.json")
     predictor = ErniePredictor(tmp_path / "msra_ner" / "export")
-    assert predictor.task.max_seq_length == 16
+    assert predictor.task.max_seq_length == 16 and predictor.task.params == {"doc_stride": 5}
     caplog.clear()
     assert_same(predictor.predict([r["text"] for r in results]), [r["entities"] for r in results])
-    assert len([r for r in caplog.records if r.name == "ernie_predictor"]) == 1  # said once, not for each text
+    assert not [r for r in caplog.records if r.name == "ernie_predictor"]  # nothing was cut
+    assert any(e["start"] > 16 for r in results for e in r["entities"])
+
+
+def test_a_text_of_any_length_keeps_its_entities(exported):
+    folder, _, _ = exported("msra_ner")
+    predictor = ErniePredictor(folder)
+    sentence = "记者李小明昨天从北京来到上海大学采访。"
+    (alone,) = predictor.predict([sentence])
+    assert alone
+    for copies in (130, 1100):  # 2,500 and 20,000 characters
+        (found,) = predictor.predict([sentence * copies])
+        assert len(found) > 0.9 * copies * len(alone)
+        assert {e["start"] // len(sentence) for e in found} >= {0, copies // 2, copies - 1}
 
 
 def test_all_ways_to_give_a_text(exported):

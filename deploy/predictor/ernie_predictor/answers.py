@@ -53,18 +53,21 @@ def check_tags(tags):
     """Raises PredictorError where tags are of no scheme that `entity_spans` reads.
 
     Args:
-        tags: the different tags of a data set or a model.
+        tags: the different tags of a data set or a model; of a dict, the values say where each stands.
     """
-    tags = sorted(set(tags) - {"O"})
-    prefixed = [tag for tag in tags if _TAG.fullmatch(tag)]
-    others = [tag for tag in tags if not _TAG.fullmatch(tag)]
+    names = sorted(set(tags) - {"O"})
+    prefixed = [tag for tag in names if _TAG.fullmatch(tag)]
+    others = [tag for tag in names if not _TAG.fullmatch(tag)]
     lower_case = all(_TAG.fullmatch(tag.capitalize()) for tag in others)
     wrong = next((tag for tag in others if prefixed or lower_case or _OTHER_TAG.fullmatch(tag)), None)
+    if wrong is None and others and "O" not in tags:
+        wrong = others[0]  # what stands for "no entity" has another name, and would be read as entities
     if wrong is not None:
-        beside = f" beside {prefixed[0]!r}" if prefixed else ""
+        place = f"{tags[wrong]}: " if isinstance(tags, dict) else ""
+        beside = f" beside {prefixed[0]!r}" if prefixed else "" if "O" in tags else ", and none is 'O'"
         raise PredictorError(
-            f"unknown tag scheme: the tag {wrong!r}{beside}; expected O and B-<kind>, I-<kind> (BIO), with E- and S- "
-            "(BIOES), M-, E- and S- (BMES), L- and U- (BILOU), or <kind> alone"
+            f"{place}unknown tag scheme: the tag {wrong!r}{beside}; expected O and B-<kind>, I-<kind> (BIO), with E- "
+            "and S- (BIOES), M-, E- and S- (BMES), L- and U- (BILOU), or <kind> alone"
         )
 
 
