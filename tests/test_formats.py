@@ -295,7 +295,7 @@ def test_a_test_split_without_tags(tmp_path):
         ("李 NR B-PER\n明 I-PER\n\n在 P O\n", ["line 2", "expected 3, as in line 1"]),
         ("李 B-PER\n明 NR I-PER\n\n在 O\n", ["line 2", "expected 2, as in line 1"]),
         ("1\t李\tB-PER\n2\t明\tI-PER\n\n1\t在\tO\n", ["line 1", "row numbers"]),
-        ("B-PER\t李\nI-PER\t明\n\nO\t在\n", ["line 1", "李"]),
+        ("B-PER\t李\nI-PER\t明\n\nO\t在\n", ["line 1", "tags"]),
         ("\u3000\tO\n\u3000\tO\n\n在\tO\n", ["line 1", "no tokens"]),
         ('{"tokens": ["李", "明"], "ner_tags": [1, 2]}\n', ["line 1"]),
         ('{"text": "李明", "label": {"name": 1}}\n{"text": "在", "label": {}}\n', ["line 1"]),
