@@ -188,9 +188,9 @@ def _add_tags(split, joined, labels):
             feature["labels"][first - at + 1 : end - at + 1] = of_pieces[first:end]
     if torn:
         logger.warning(
-            f"{len(torn):,} of {sum(map(len, split.gold)):,} entities begin or end inside a word of letters or digits, "
-            "which gets one tag as a whole, so that no model can find them: the loss leaves them out, and the score "
-            f"counts them as missed (the first: {torn[0]})"
+            f"{len(torn):,} of {sum(map(len, split.gold)):,} entities begin or end inside a word of letters or of "
+            "digits, which gets one tag as a whole, so that no model can find them: the loss leaves them out, and the "
+            f"score counts them as missed (the first: {torn[0]})"
         )
 
 

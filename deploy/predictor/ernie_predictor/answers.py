@@ -125,10 +125,11 @@ def tags_of_spans(spans, length, labels):
 
 
 def find_words(text, offsets):
-    """The words of a text, the pieces of each of which share one tag; an ideograph or a symbol is a word of its own.
+    """The words of a text, the pieces of each of which share one tag: runs of letters, runs of digits, other characters
+    one by one.
 
-    A piece that goes on with letters or digits belongs to the word before it. Characters that the tokenizer drops, such
-    as accents that are characters of their own, belong to the word that they follow.
+    A run of letters and digits is two words where a piece ends between them: "10kg" is "10" and "kg". Characters that
+    the tokenizer drops, such as accents that are characters of their own, belong to the word that they follow.
 
     Args:
         text: the original text.
@@ -145,7 +146,7 @@ def find_words(text, offsets):
             dropped = _dropped_until(text, last, start)
             words[-1][2] = dropped
             follows = dropped == start
-        if follows and _in_word(text[last - 1]) and _in_word(text[start]):
+        if follows and _kind(text[last - 1]) == _kind(text[start]) != "other":
             words[-1][1:3] = [end, end]
         else:
             words.append([start, end, end, piece])
@@ -162,11 +163,13 @@ def _dropped_until(text, begin, end):
     return begin
 
 
-def _in_word(char):
-    """Whether a character makes up words with others like it: letters, digits and their accents, but no ideographs."""
+def _kind(char):
+    """What a character makes up words with: "letter" (accents, too), "digit", or "other", which stands alone."""
     if _is_ideograph(char):
-        return False
-    return char.isalnum() or unicodedata.category(char)[0] == "M"
+        return "other"
+    if char.isdigit():
+        return "digit"
+    return "letter" if char.isalnum() or unicodedata.category(char)[0] == "M" else "other"
 
 
 def _is_ideograph(char):
@@ -176,7 +179,7 @@ def _is_ideograph(char):
 def read_entities(logits, id2label, text, offsets):
     """Named entities of one text.
 
-    A word (`find_words`) takes the tag of its first piece: "iPhone" is one entity or none, never half of one.
+    A word (`find_words`) takes the tag of its first piece: "Huawei" is one entity or none, never half of one.
 
     Args:
         logits: float [pieces, tags], special tokens left out.
