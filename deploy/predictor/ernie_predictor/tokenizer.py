@@ -1,15 +1,20 @@
 """Text to input ids, the same ids whatever does the work.
 
-A model sees what its tokenizer made of the text, so training and every deployment must cut a text alike.
-The reference is PaddleNLP's `ErnieTokenizer`. The two fast tokenizers, as they come, give other ids on
-about one real text in a hundred, because they do not split off symbols (`4℃` becomes `[UNK]` in place of
-`4`, `℃`). `ErnieTokenizer` below makes both of them agree with the reference and keeps exact character
-offsets into the original text.
+A model sees what its tokenizer made of the text, so training and every deployment must cut a text alike. The reference
+is PaddleNLP's `ErnieTokenizer`. The fast tokenizers, as they come, give other ids on about one real text in a hundred:
+they do not split off symbols (`4℃` becomes `[UNK]` in place of `4`, `℃`), and know another version of Unicode; and
+FastTokenizer ends the process where a character's lower case is longer than the character.
 
-Needs `tokenizers` (or `fast_tokenizer`), no Paddle.
+So they get two kinds of texts: as they are, those of characters that they are known to treat as the reference does,
+which is nearly all; and the rest with everything but wordpieces done before, character by character, as the reference
+does it. `benchmarks/tokenizer_fuzz.py` compares.
+
+Needs `tokenizers`, no Paddle.
 """
 
 import concurrent.futures
+import functools
+import itertools
 import json
 import os
 import re
@@ -22,22 +27,19 @@ import numpy as np
 from .errors import TokenizerError
 from .machine import usable_cores
 
+SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 # PaddleNLP splits these off as well, besides Unicode's categories P and S (paddlenlp 2.8.1,
 # transformers/tokenizer_utils.py, _is_symbol).
 EXTRA_SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
-# CJK Extension E begins at U+2B820; the BERT normalizer of `tokenizers` takes it up at U+2B920 only.
-MISSED_IDEOGRAPHS = "\U0002b820-\U0002b91f"
-
-# A text of these characters alone needs no preparation: nearly every text. The list errs on the safe side.
-_PLAIN = re.compile(
-    "[\t\n\r -\x7e·×÷°²“”‘’—…、-】〔-〛～，。！？：；（）［］｛｝％＂＇＋－．／０-９＜＝＞＠Ａ-Ｚａ-ｚ￥"
-    "\u3400-\u4dbf\u4e00-\u9fa5\u3000℃①-⑩]*"
-)
-# Of these, the ones that both fast tokenizers split as the reference does, with no symbols to be split off.
+# What both fast tokenizers treat as the reference does, whatever stands beside it.
 _SIMPLE = re.compile(
     "[\t\n\r -\x7e·“”‘’—…、-〃々〆〈-】〔-〛，。！？：；（）［］｛｝％＂＇－．／０-９＠Ａ-Ｚａ-ｚ"
     "\u3400-\u4dbf\u4e00-\u9fa5\u3000①-⑩]*"
 )
+_IDEOGRAPHS = re.compile(
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+_SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 
 
 class Encoding(NamedTuple):
@@ -47,23 +49,31 @@ class Encoding(NamedTuple):
     offsets: list  # of (start, end) in characters of the text, end exclusive, one a wordpiece; or None
 
 
-class _Prepare(dict):
-    """A `str.translate` table, filled as characters turn up: what the fast tokenizers must not see.
+class _Plain(dict):
+    """{character: what the reference makes of it}, filled as characters turn up.
 
-    Control, unassigned and private-use characters, U+FFFD, and combining marks where accents are stripped, become
-    U+0000: the fast tokenizers drop it, as the reference drops those, and offsets stay as they are.
+    Lower-cased, decomposed and without accents, if asked for; what stands alone (ideographs, punctuation, symbols)
+    between spaces; nothing for control, unassigned and private-use characters and U+FFFD, which are dropped.
     """
 
-    def __init__(self, strip_marks):
+    def __init__(self, do_lower_case):
         super().__init__()
-        self.strip_marks = strip_marks
+        self.do_lower_case = do_lower_case
 
-    def __missing__(self, code_point):
-        category = unicodedata.category(chr(code_point))
-        dropped = (category[0] == "C" and chr(code_point) not in "\t\n\r") or code_point == 0xFFFD
-        dropped = dropped or (self.strip_marks and category == "Mn")
-        self[code_point] = 0 if dropped else code_point
-        return self[code_point]
+    def __missing__(self, char):
+        text = char.lower() if self.do_lower_case else char
+        text = "".join(c for c in text if c in "\t\n\r" or not (unicodedata.category(c)[0] == "C" or c == "\ufffd"))
+        alone = _IDEOGRAPHS.fullmatch(text)
+        if self.do_lower_case:
+            text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+        self[char] = "".join(" " if c.isspace() else f" {c} " if alone or _stands_alone(c) else c for c in text)
+        return self[char]
+
+
+def _stands_alone(char):
+    if char.isascii():
+        return not char.isalnum()
+    return unicodedata.category(char)[0] in "PS" or char in EXTRA_SYMBOLS
 
 
 class ErnieTokenizer:
@@ -72,8 +82,8 @@ class ErnieTokenizer:
     Args:
         vocab: {wordpiece: id}, as `load_vocab` reads it.
         do_lower_case: lower-case and strip accents, as all ERNIE 3.0 models do.
-        backend: "tokenizers" (Hugging Face), "fast_tokenizer" (PaddleNLP's FastTokenizer), or "auto": the
-            second where it is installed, else the first.
+        backend: what does the work for nearly all texts: "tokenizers" (Hugging Face), "fast_tokenizer" (PaddleNLP's
+            FastTokenizer), or "auto": the second where it is installed, else the first.
         model_max_length: maximum number of tokens of `build_inputs`, where it is not told otherwise.
         num_threads: threads for a batch; left out, the cores that this process may use.
 
@@ -86,10 +96,14 @@ class ErnieTokenizer:
         self.model_max_length = model_max_length
         self.cls_id, self.sep_id, self.pad_id = (self.vocab[t] for t in ("[CLS]", "[SEP]", "[PAD]"))
         self.backend = _choose_backend(backend)
-        self._prepare = _Prepare(strip_marks=do_lower_case)
         num_threads = num_threads or usable_cores()
-        build = _build_fast_tokenizer if self.backend == "fast_tokenizer" else _build_tokenizers
-        self._backend_encode = build(self.vocab, do_lower_case, num_threads)
+        self._threads = _Threads(num_threads)
+        self._plain = _Plain(do_lower_case)
+        self._wordpieces = _wordpieces(vocab)
+        if self.backend == "fast_tokenizer":
+            self._encode_simple = _fast_tokenizer(vocab, do_lower_case, num_threads)
+        else:
+            self._bert = _bert_tokenizer(vocab, do_lower_case)
 
     @classmethod
     def from_pretrained(cls, folder, **kwargs):
@@ -121,8 +135,55 @@ class ErnieTokenizer:
         Returns:
             A list of `Encoding`, one a text.
         """
-        clean = [t if _PLAIN.fullmatch(t) else t.translate(self._prepare) for t in texts]
-        return self._backend_encode(clean, offsets)
+        is_simple = [_SIMPLE.fullmatch(text) is not None for text in texts]
+        if all(is_simple):
+            return self._encode_simple(texts, offsets)
+        encodings = [None] * len(texts)
+        for encode, wanted in ((self._encode_simple, True), (self._encode_other, False)):
+            rows = [row for row, value in enumerate(is_simple) if value is wanted]
+            for row, encoding in zip(rows, encode([texts[row] for row in rows], offsets)):
+                encodings[row] = encoding
+        return encodings
+
+    def _encode_simple(self, texts, offsets):
+        """Texts of `_SIMPLE` characters."""
+        return self._threads.map(lambda part: _encode(self._bert, part, offsets), texts)
+
+    def _encode_other(self, texts, offsets):
+        """Any texts."""
+
+        def encode(part):
+            encodings = _encode(self._wordpieces, [self._to_plain(text) for text in part], offsets)
+            if not offsets:
+                return encodings
+            origins = map(self._origin, part)
+            return [
+                Encoding(e.ids, [(origin[a], origin[b - 1] + 1) for a, b in e.offsets])
+                for e, origin in zip(encodings, origins)
+            ]
+
+        return self._threads.map(encode, texts)
+
+    def _to_plain(self, text):
+        """The text as the reference has it before it looks for wordpieces, with spaces between all words."""
+        if "[" in text:
+            parts = _SPECIAL.split(text)
+            return "".join(
+                f" {part} " if n % 2 else "".join(map(self._plain.__getitem__, part)) for n, part in enumerate(parts)
+            )
+        return "".join(map(self._plain.__getitem__, text))
+
+    def _origin(self, text):
+        """For each character of `_to_plain(text)` the place of the character that it comes from."""
+        origin, place = [], 0
+        for n, part in enumerate(_SPECIAL.split(text)):
+            if n % 2:
+                origin += (place, *range(place, place + len(part)), place)
+            else:
+                for index, char in enumerate(part, start=place):
+                    origin += (index,) * len(self._plain[char])
+            place += len(part)
+        return origin
 
     def build_inputs(self, ids, pair_ids=None, max_seq_length=None):
         """Puts special tokens around one text or a pair and cuts it to size.
@@ -221,7 +282,7 @@ def load_vocab(vocab_file):
         raise TokenizerError(f"{vocab_file} does not exist; it is a part of every model folder") from None
     except UnicodeDecodeError as e:
         raise TokenizerError(f"{vocab_file} is not UTF-8 text: {e}") from e
-    missing = [t for t in ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]") if t not in vocab]
+    missing = [t for t in SPECIAL if t not in vocab]
     if missing:
         raise TokenizerError(f"{vocab_file} is no ERNIE vocabulary: it has no {' '.join(missing)}")
     return vocab
@@ -239,44 +300,33 @@ def _choose_backend(backend):
     return "fast_tokenizer"
 
 
-def _build_tokenizers(vocab, do_lower_case, num_threads):
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+def _wordpieces(vocab):
+    """A tokenizer of `tokenizers` for texts whose words are separated by white space."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     # The library's own threads are one pool for all of a process, whose size can't be changed, and a forked child that
     # uses it waits forever. `_Threads` are as fast. Whoever sets the variable to true keeps both.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # 100 characters: PaddleNLP's WordpieceTokenizer takes a longer word for [UNK].
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
 
-    def build(*pre_tokenizer):
-        # 100 characters: PaddleNLP's WordpieceTokenizer takes a longer word for [UNK].
-        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
-        tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"])
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=do_lower_case)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), *pre_tokenizer])
-        return tokenizer
 
-    single = Regex(rf"[\p{{P}}\p{{S}}{EXTRA_SYMBOLS}{MISSED_IDEOGRAPHS}]")
-    # The regular expression takes a third of the time, and changes nothing in most texts.
-    exact, simple = build(pre_tokenizers.Split(single, "isolated")), build()
+def _bert_tokenizer(vocab, do_lower_case):
+    """A tokenizer of `tokenizers` that does the whole work, as BERT's does it."""
+    from tokenizers import normalizers, pre_tokenizers
 
-    threads = _Threads(num_threads)
+    tokenizer = _wordpieces(vocab)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=do_lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
-    def encode(texts, offsets):
-        encodings = [None] * len(texts)
-        is_simple = [_SIMPLE.fullmatch(text) is not None for text in texts]
 
-        def encode_part(tokenizer, rows):
-            run = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-            for index, e in zip(rows, run([texts[index] for index in rows], add_special_tokens=False)):
-                encodings[index] = Encoding(e.ids, e.offsets if offsets else None)
-
-        parts = []
-        for tokenizer, wanted in ((simple, True), (exact, False)):
-            rows = [index for index, value in enumerate(is_simple) if value is wanted]
-            parts += [(tokenizer, part) for part in threads.split(rows, texts)]
-        threads.run(encode_part, parts)
-        return encodings
-
-    return encode
+def _encode(tokenizer, texts, offsets):
+    run = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    return [Encoding(e.ids, e.offsets if offsets else None) for e in run(texts, add_special_tokens=False)]
 
 
 class _Threads:
@@ -289,29 +339,23 @@ class _Threads:
         self._made = None  # (process, pool)
         self._lock = (None, None)
 
-    def split(self, rows, texts):
-        """Splits the indices of texts into parts of about a quarter of a thread's share, for texts differ in length."""
-        characters = sum(len(texts[row]) for row in rows)
-        if self.number == 1 or characters < self.CHARACTERS:
-            return [rows] if rows else []
-        share = max(characters / (4 * self.number), self.CHARACTERS / 4)
+    def map(self, function, texts):
+        """A function of a part of the texts that returns a list, for all texts."""
+        if self.number == 1 or sum(map(len, texts)) < self.CHARACTERS:
+            return function(texts) if texts else []
+        return list(itertools.chain.from_iterable(self._pool().map(function, self._split(texts))))
+
+    def _split(self, texts):
+        """Parts of about a quarter of a thread's share, for texts differ in length."""
+        share = max(sum(map(len, texts)) / (4 * self.number), self.CHARACTERS / 4)
         parts, size = [[]], 0
-        for row in rows:
+        for text in texts:
             if size >= share:
                 parts.append([])
                 size = 0
-            parts[-1].append(row)
-            size += len(texts[row])
+            parts[-1].append(text)
+            size += len(text)
         return parts
-
-    def run(self, function, calls):
-        """Calls a function with each tuple of arguments."""
-        if len(calls) < 3:  # at most the two kinds of texts, with few of each
-            for call in calls:
-                function(*call)
-        else:
-            for future in [self._pool().submit(function, *call) for call in calls]:
-                future.result()
 
     def _pool(self):
         process = os.getpid()
@@ -326,7 +370,7 @@ class _Threads:
         return made[1]
 
 
-def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
+def _fast_tokenizer(vocab, do_lower_case, num_threads):
     import fast_tokenizer
     from fast_tokenizer import ErnieFastTokenizer
 
@@ -334,43 +378,9 @@ def _build_fast_tokenizer(vocab, do_lower_case, num_threads):
     tokenizer = ErnieFastTokenizer(vocab, lowercase=do_lower_case, max_sequence_len=10**9)
     tokenizer.disable_padding()
     tokenizer.disable_truncation()
-    is_symbol = _Symbols(do_lower_case)
-
-    def encode(texts, offsets):
-        spaced = [_space_symbols(t, is_symbol) for t in texts]
-        batch = tokenizer.encode_batch([t for t, _ in spaced], add_special_tokens=False)
-        if not offsets:
-            return [Encoding(e.ids, None) for e in batch]
-        return [
-            Encoding(e.ids, e.offsets if origin is None else [(origin[a], origin[b - 1] + 1) for a, b in e.offsets])
-            for e, (_, origin) in zip(batch, spaced)
-        ]
-
-    return encode
+    return functools.partial(_encode_fast, tokenizer)
 
 
-class _Symbols(dict):
-    """{character: it must stand alone, which FastTokenizer does not see}, filled as characters turn up.
-
-    The reference lower-cases before it looks: "Ø" is no symbol, and "Ŋ" is one.
-    """
-
-    def __init__(self, do_lower_case):
-        super().__init__()
-        self.do_lower_case = do_lower_case
-
-    def __missing__(self, char):
-        seen = char.lower() if self.do_lower_case and len(char.lower()) == 1 else char
-        self[char] = (unicodedata.category(seen)[0] in "SP" and not seen.isascii()) or seen in EXTRA_SYMBOLS
-        return self[char]
-
-
-def _space_symbols(text, is_symbol):
-    """Puts spaces around symbols; also says for each character of the result where it came from."""
-    if _SIMPLE.fullmatch(text) or not any(map(is_symbol.__getitem__, text)):
-        return text, None
-    chars, origin = [], []
-    for index, char in enumerate(text):
-        chars += (" ", char, " ") if is_symbol[char] else (char,)
-        origin += (index,) * (3 if is_symbol[char] else 1)
-    return "".join(chars), origin
+def _encode_fast(tokenizer, texts, offsets):
+    batch = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [Encoding(e.ids, e.offsets if offsets else None) for e in batch]

@@ -1,0 +1,175 @@
+"""Holds both tokenizers against PaddleNLP's on random texts: the same ids, exact offsets, and no crash.
+
+python benchmarks/tokenizer_fuzz.py                       100,000 texts, lower-cased and not, with both tokenizers
+python benchmarks/tokenizer_fuzz.py --texts 2000 --seed 7
+
+Texts mix characters of all planes with letters, Chinese, marks, white space, and the characters whose lower-cased or
+decomposed form has another length. Every character that can come out is in the vocabulary, so that none hides in [UNK].
+Each tokenizer runs in a process of its own, since one that fails may take its process with it.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import workarounds  # noqa: F401  before Paddle
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import tempfile
+import unicodedata
+
+from ernie_predictor.tokenizer import _SIMPLE, ErnieTokenizer
+from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
+from tqdm import tqdm
+
+TOKENIZERS = ("tokenizers", "fast_tokenizer")
+CHUNK = 500
+ALL = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+ASSIGNED = [c for c in ALL if unicodedata.category(c) not in ("Cn", "Co")]
+CHANGING = [
+    char
+    for char in ASSIGNED
+    if len(char.lower().encode()) != len(char.encode())
+    or (unicodedata.decomposition(char) and not "가" <= char <= "힣")
+]
+MARKS = [c for c in ASSIGNED if unicodedata.category(c)[0] == "M"]
+SPACES = [c for c in ALL if c.isspace() or unicodedata.category(c)[0] == "Z"]
+LETTERS = "abcdefgABCDEFGßẞİıŞΣσςЖñÑéÉ"
+ASCII = [c for c in ALL if " " <= c <= "~"]
+CHINESE = "北京大学在上海中国人民的一是不了"
+OTHERS = "0123456789.,:;!?-_()[]{}'\"/\\@#$%^&*+=<>|~`，。！？、；：“”‘’（）《》【】…—·"
+# Characters for which there is a shorter way.
+SIMPLE = [c for c in ALL if _SIMPLE.fullmatch(c)]
+ALPHABETS = (ALL, ASSIGNED, ASSIGNED, CHANGING, CHANGING, MARKS, SPACES, LETTERS, LETTERS, CHINESE, CHINESE, OTHERS)
+
+
+def random_text(generator):
+    if generator.random() < 0.01:
+        return generator.choice(ASSIGNED) * generator.choice((99, 100, 101, 300))
+    length = generator.choice((1, 2, 3, 5, 8, 13, 40))
+    alphabets = (SIMPLE, ASCII, CHINESE) if generator.random() < 0.25 else ALPHABETS
+    return "".join(generator.choice(generator.choice(alphabets)) for _ in range(length))
+
+
+def normal(text, lower):
+    """What the reference makes of a piece of text: one character at a time, so that no neighbour changes it."""
+    kept = [c for c in text if c in "\t\n\r" or not (unicodedata.category(c)[0] == "C" or c == "\ufffd")]
+    if not lower:
+        return "".join(kept).replace("ς", "σ")
+    plain = unicodedata.normalize("NFD", "".join(c.lower() for c in kept))
+    return "".join(c for c in plain if unicodedata.category(c) != "Mn").replace("ς", "σ")
+
+
+def make_vocab(texts, folder):
+    """A vocabulary of every character that texts can come to, at the beginning of a word and within."""
+    chars = set()
+    for text in texts:
+        chars.update(text, text.lower(), unicodedata.normalize("NFD", text.lower()), unicodedata.normalize("NFD", text))
+    chars = sorted(c for c in chars if not (c.isspace() or unicodedata.category(c)[0] in "ZC"))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "##ab", "北京", *chars, *(f"##{c}" for c in chars)]
+    (Path(folder) / "vocab.txt").write_bytes("".join(f"{word}\n" for word in words).encode())
+
+
+def wrong_offsets(text, pieces, offsets, lower):
+    """What is wrong with the offsets of a text's pieces; None if nothing is."""
+    covered, last = set(), (0, 0)
+    for piece, (start, end) in zip(pieces, offsets):
+        # One character can be several pieces: a Korean syllable is decomposed to its letters.
+        if not (last[1] <= start < end <= len(text) or (start, end) == last):
+            return f"{piece!r} at {start}:{end}, after one that ends at {last[1]}"
+        last = (start, end)
+        found, wanted = normal(text[start:end], lower), piece.removeprefix("##").replace("ς", "σ")
+        if piece != "[UNK]" and not (found == wanted or (end - start == 1 and wanted in found)):
+            return f"{piece!r} at {start}:{end}, where {text[start:end]!r} stands"
+        if not (normal(text[start], lower) and normal(text[end - 1], lower)):
+            return f"{piece!r} at {start}:{end} has a dropped character at its end"
+        covered.update(range(start, end))
+    for index, char in enumerate(text):
+        if index not in covered and normal(char, lower).strip() and not char.isspace():
+            return f"{char!r} at {index} is in no piece"
+    return None
+
+
+def check(name, lower, texts, folder):
+    """Compares one tokenizer with the reference; prints a JSON line for each text that differs, and where it is."""
+    tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, do_lower_case=lower)
+    reference = ReferenceTokenizer(os.path.join(folder, "vocab.txt"), do_lower_case=lower)
+    pieces_of = {index: piece for piece, index in tokenizer.vocab.items()}
+    for begin in range(0, len(texts), CHUNK):
+        chunk = texts[begin : begin + CHUNK]
+        together = tokenizer.encode(chunk)
+        for index, (text, in_batch) in enumerate(zip(chunk, together), start=begin):
+            print(json.dumps({"at": index}), flush=index % 50 == 0)
+            expected = reference.convert_tokens_to_ids(reference.tokenize(text))
+            (alone,) = tokenizer.encode([text])
+            pieces = [pieces_of[i] for i in alone.ids]
+            if not list(alone.ids) == list(in_batch.ids) == expected:
+                wanted = [pieces_of[i] for i in expected]
+                print(json.dumps({"text": text, "fault": "ids", "why": f"{pieces}, expected {wanted}"}))
+            elif list(alone.offsets) != list(in_batch.offsets):
+                print(json.dumps({"text": text, "fault": "offsets", "why": "others in a batch"}))
+            elif why := wrong_offsets(text, pieces, alone.offsets, lower):
+                print(json.dumps({"text": text, "fault": "offsets", "why": why}))
+
+
+def fuzz(texts, names=TOKENIZERS, show=3):
+    """{(tokenizer, lower): {"ids": n, "offsets": n, "crashes": n}}, and prints the first of each."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_vocab(texts, folder)
+        texts_file = os.path.join(folder, "texts.json")
+        for name in names:
+            for lower in (True, False):
+                counts = results[name, lower] = {"ids": 0, "offsets": 0, "crashes": 0}
+                left = texts
+                while left:
+                    Path(texts_file).write_text(json.dumps(left), encoding="utf-8")
+                    command = [sys.executable, __file__, "--child", name, str(int(lower)), texts_file, folder]
+                    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+                    at = 0
+                    for line in tqdm(
+                        child.stdout, desc=f"{name}, {'lower case' if lower else 'as it is'}", disable=None
+                    ):
+                        row = json.loads(line)
+                        at = row.get("at", at)
+                        if "fault" in row:
+                            counts[row["fault"]] += 1
+                            if counts[row["fault"]] <= show:
+                                print(f"  {name}: {row['text']!r}: {row['fault']}: {row['why']}")
+                    if child.wait() == 0:
+                        break
+                    counts["crashes"] += 1
+                    print(f"  {name}: exit {child.returncode} at one of {left[at : at + CHUNK][:3]!r}, ...")
+                    left = left[at + CHUNK :]
+    return results
+
+
+def main():
+    if sys.argv[1:2] == ["--child"]:
+        name, lower, texts_file, folder = sys.argv[2:]
+        check(name, lower == "1", json.loads(Path(texts_file).read_text(encoding="utf-8")), folder)
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=TOKENIZERS)
+    args = parser.parse_args()
+    generator = random.Random(args.seed)
+    texts = [random_text(generator) for _ in range(args.texts)]
+    planes = sorted({ord(char) >> 16 for text in texts for char in text})
+    results = fuzz(texts, args.tokenizers)
+    print(f"\n{len(texts):,} texts, {len({*''.join(texts)}):,} different characters of planes {planes}\n")
+    print("| Tokenizer | Case | Other ids | Other offsets | Crashes |\n|---|---|---|---|---|")
+    for (name, lower), counts in results.items():
+        case = "lower-cased" if lower else "as it is"
+        print(f"| {name} | {case} | {counts['ids']} | {counts['offsets']} | {counts['crashes']} |")
+    sys.exit(any(sum(counts.values()) for counts in results.values()))
+
+
+if __name__ == "__main__":
+    main()
