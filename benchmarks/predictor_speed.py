@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 import workarounds  # noqa: F401  before Paddle
 
 import argparse
+import importlib.util
 import itertools
 import os
 import platform
@@ -30,6 +31,7 @@ from compression_speed import LABELS, make_folders, paddle_inference
 from ernie_predictor import ErniePredictor, load_task
 from ernie_predictor.machine import processor
 from ernie_predictor.runtimes import onnxruntime_version
+from ernie_predictor.tokenizer import TOKENIZERS
 from paddlenlp.metrics.squad import compute_prediction
 from paddlenlp.transformers import (
     BertConfig,
@@ -155,14 +157,14 @@ def seconds(function, *arguments):
 
 def measure_tokenizing(args, folder, published, items, published_items):
     """{who: seconds of each round}, in batches of 64. Before models run, whose threads would share the cores."""
-    task = load_task(folder, None, published.max_length, args.threads)
-    pairs = [task.check(item) for item in items]
+    runs = [("Python tokenizer", published.tokenize, published_items)]
+    for name in TOKENIZERS:
+        if importlib.util.find_spec(name):
+            task = load_task(folder, None, published.max_length, args.threads, name)
+            runs.append((f"predictor, {name}", task.tokenize, [task.check(item) for item in items]))
     times = {}
     for _ in range(3 * args.rounds):
-        for name, tokenize, texts in (
-            ("Python tokenizer", published.tokenize, published_items),
-            ("predictor", task.tokenize, pairs),
-        ):
+        for name, tokenize, texts in runs:
             chunks = [texts[begin : begin + 64] for begin in range(0, len(texts), 64)]
             times.setdefault(name, []).append(sum(seconds(tokenize, chunk) for chunk in chunks))
     return times
@@ -252,7 +254,7 @@ def main():
         print(f"| {name} | {' | '.join(cells)} |")
     print("\n| texts/s, tokenizing alone, batches of 64 | " + " | ".join(header) + " |")
     print("|---" * (len(tables) + 1) + "|")
-    for name in ("Python tokenizer", "predictor"):
+    for name in next(iter(tables.values()))[1]:
         cells = [
             f"{number / alone[name]:,.0f} ({alone['Python tokenizer'] / alone[name]:.1f}x)"
             for _, alone, number in tables.values()

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 import workarounds  # noqa: F401  before Paddle
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -23,11 +24,10 @@ import subprocess
 import tempfile
 import unicodedata
 
-from ernie_predictor.tokenizer import _SIMPLE, ErnieTokenizer
+from ernie_predictor.tokenizer import _SIMPLE, TOKENIZERS, ErnieTokenizer
 from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 from tqdm import tqdm
 
-TOKENIZERS = ("tokenizers", "fast_tokenizer")
 CHUNK = 500
 ALL = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 ASSIGNED = [c for c in ALL if unicodedata.category(c) not in ("Cn", "Co")]
@@ -54,6 +54,11 @@ def random_text(generator):
     length = generator.choice((1, 2, 3, 5, 8, 13, 40))
     alphabets = (SIMPLE, ASCII, CHINESE) if generator.random() < 0.25 else ALPHABETS
     return "".join(generator.choice(generator.choice(alphabets)) for _ in range(length))
+
+
+def random_texts(number, seed):
+    generator = random.Random(seed)
+    return [random_text(generator) for _ in range(number)]
 
 
 def normal(text, lower):
@@ -95,72 +100,74 @@ def wrong_offsets(text, pieces, offsets, lower):
     return None
 
 
-def check(name, lower, texts, folder):
-    """Compares one tokenizer with the reference; prints a JSON line for each text that differs, and where it is."""
-    tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, do_lower_case=lower)
-    reference = ReferenceTokenizer(os.path.join(folder, "vocab.txt"), do_lower_case=lower)
-    pieces_of = {index: piece for piece, index in tokenizer.vocab.items()}
-    for begin in range(0, len(texts), CHUNK):
-        chunk = texts[begin : begin + CHUNK]
-        together = tokenizer.encode(chunk)
-        for index, (text, in_batch) in enumerate(zip(chunk, together), start=begin):
-            print(json.dumps({"at": index}), flush=index % 50 == 0)
-            expected = reference.convert_tokens_to_ids(reference.tokenize(text))
-            (alone,) = tokenizer.encode([text])
-            pieces = [pieces_of[i] for i in alone.ids]
-            if not list(alone.ids) == list(in_batch.ids) == expected:
-                wanted = [pieces_of[i] for i in expected]
-                print(json.dumps({"text": text, "fault": "ids", "why": f"{pieces}, expected {wanted}"}))
-            elif list(alone.offsets) != list(in_batch.offsets):
-                print(json.dumps({"text": text, "fault": "offsets", "why": "others in a batch"}))
-            elif why := wrong_offsets(text, pieces, alone.offsets, lower):
-                print(json.dumps({"text": text, "fault": "offsets", "why": why}))
+def check(name, items, folder):
+    """Compares one tokenizer with the reference; prints a JSON line for each text, and one for each fault.
+
+    Args:
+        items: [(lower-cased?, text)], those with one case together.
+    """
+    for lower, group in itertools.groupby(enumerate(items), key=lambda item: item[1][0]):
+        tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, do_lower_case=lower)
+        reference = ReferenceTokenizer(os.path.join(folder, "vocab.txt"), do_lower_case=lower)
+        pieces_of = {index: piece for piece, index in tokenizer.vocab.items()}
+        while chunk := [(index, text) for index, (_, text) in itertools.islice(group, CHUNK)]:
+            print(json.dumps({"at": chunk[0][0]}), flush=True)
+            for (_, text), in_batch in zip(chunk, tokenizer.encode([text for _, text in chunk])):
+                expected = reference.convert_tokens_to_ids(reference.tokenize(text))
+                (alone,) = tokenizer.encode([text])
+                pieces = [pieces_of[i] for i in alone.ids]
+                fault = None
+                if not list(alone.ids) == list(in_batch.ids) == expected:
+                    fault = "ids", f"{pieces}, expected {[pieces_of[i] for i in expected]}"
+                elif list(alone.offsets) != list(in_batch.offsets):
+                    fault = "offsets", "others in a batch"
+                elif why := wrong_offsets(text, pieces, alone.offsets, lower):
+                    fault = "offsets", why
+                print(json.dumps({"lower": lower, "text": text, "fault": fault}))
 
 
 def fuzz(texts, names=TOKENIZERS, show=3):
-    """{(tokenizer, lower): {"ids": n, "offsets": n, "crashes": n}}, and prints the first of each."""
-    results = {}
+    """{(tokenizer, lower-cased?): {"ids": n, "offsets": n, "crashes": n}}; prints the first faults of each."""
+    results = {(name, lower): {"ids": 0, "offsets": 0, "crashes": 0} for name in names for lower in (True, False)}
     with tempfile.TemporaryDirectory() as folder:
         make_vocab(texts, folder)
-        texts_file = os.path.join(folder, "texts.json")
+        file = Path(folder, "texts.json")
         for name in names:
-            for lower in (True, False):
-                counts = results[name, lower] = {"ids": 0, "offsets": 0, "crashes": 0}
-                left = texts
-                while left:
-                    Path(texts_file).write_text(json.dumps(left), encoding="utf-8")
-                    command = [sys.executable, __file__, "--child", name, str(int(lower)), texts_file, folder]
-                    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-                    at = 0
-                    for line in tqdm(
-                        child.stdout, desc=f"{name}, {'lower case' if lower else 'as it is'}", disable=None
-                    ):
-                        row = json.loads(line)
-                        at = row.get("at", at)
-                        if "fault" in row:
-                            counts[row["fault"]] += 1
-                            if counts[row["fault"]] <= show:
-                                print(f"  {name}: {row['text']!r}: {row['fault']}: {row['why']}")
-                    if child.wait() == 0:
-                        break
-                    counts["crashes"] += 1
-                    print(f"  {name}: exit {child.returncode} at one of {left[at : at + CHUNK][:3]!r}, ...")
-                    left = left[at + CHUNK :]
+            left = [(lower, text) for lower in (True, False) for text in texts]
+            bar = tqdm(total=len(left), desc=name, disable=None)
+            while left:
+                file.write_text(json.dumps(left), encoding="utf-8")
+                command = [sys.executable, __file__, "--child", name, str(file), folder]
+                child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+                at = 0
+                for row in map(json.loads, child.stdout):
+                    at = row.get("at", at)
+                    bar.update("text" in row)
+                    if row.get("fault"):
+                        (kind, why), counts = row["fault"], results[name, row["lower"]]
+                        counts[kind] += 1
+                        if counts[kind] <= show:
+                            bar.write(f"  {name}: {row['text']!r}: {kind}: {why}")
+                if child.wait() == 0:
+                    break
+                results[name, left[at][0]]["crashes"] += 1
+                bar.write(f"  {name}: exit {child.returncode} at one of {left[at : at + CHUNK]!r:.300}")
+                left = left[at + CHUNK :]
+            bar.close()
     return results
 
 
 def main():
     if sys.argv[1:2] == ["--child"]:
-        name, lower, texts_file, folder = sys.argv[2:]
-        check(name, lower == "1", json.loads(Path(texts_file).read_text(encoding="utf-8")), folder)
+        name, file, folder = sys.argv[2:]
+        check(name, json.loads(Path(file).read_text(encoding="utf-8")), folder)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=TOKENIZERS)
     args = parser.parse_args()
-    generator = random.Random(args.seed)
-    texts = [random_text(generator) for _ in range(args.texts)]
+    texts = random_texts(args.texts, args.seed)
     planes = sorted({ord(char) >> 16 for text in texts for char in text})
     results = fuzz(texts, args.tokenizers)
     print(f"\n{len(texts):,} texts, {len({*''.join(texts)}):,} different characters of planes {planes}\n")

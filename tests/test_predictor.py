@@ -1,5 +1,6 @@
 """The predictor against --do_predict, on models that run_*.py and compress_*.py wrote, through every backend here."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -108,6 +109,20 @@ def test_a_text_of_any_length_keeps_its_entities(exported):
         (found,) = predictor.predict([sentence * copies])
         assert len(found) > 0.9 * copies * len(alone)
         assert {e["start"] // len(sentence) for e in found} >= {0, copies // 2, copies - 1}
+
+
+def test_both_tokenizers_give_the_same_answers(exported, monkeypatch):
+    for dataset in ("tnews", "msra_ner", "cmrc2018"):
+        folder, inputs, expected = exported(dataset)
+        predictor = ErniePredictor(folder)
+        assert predictor.task.tokenizer.backend == "tokenizers"  # the one that is kept up
+        if importlib.util.find_spec("fast_tokenizer"):
+            other = ErniePredictor(folder, tokenizer="fast_tokenizer")
+            assert other.task.tokenizer.backend == "fast_tokenizer"
+            assert predictor.predict(inputs[:50]) == other.predict(inputs[:50])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PredictorError, match="fast_tokenizer is not installed"):
+        ErniePredictor(folder, tokenizer="fast_tokenizer")
 
 
 def test_all_ways_to_give_a_text(exported):

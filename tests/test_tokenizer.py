@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sys
 import tempfile
 import unicodedata
 
@@ -110,6 +111,38 @@ def test_every_character_gives_the_references_ids(backend):
     # A sign of the Hanunoo script, a non-spacing mark to Unicode 13 (Python 3.10, tokenizers) and none from 14 on.
     wrong = [name for name in wrong if name != "U+1734"]
     assert not wrong, f"{len(wrong)}: {wrong[:40]}"
+
+
+@pytest.mark.slow
+def test_random_texts_of_all_planes_give_the_references_ids_and_exact_offsets():
+    """In a process of its own, which may die. benchmarks/tokenizer_fuzz.py takes 100,000 texts."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from tokenizer_fuzz import fuzz, random_texts
+
+    names = [name for name in BACKENDS if isinstance(name, str)]
+    texts = [
+        *random_texts(1500, seed=1),
+        "aȺ北京",
+        "Ⱦx",
+        "ẞab在北京大学",
+        "Beyonce\u0301s来了",
+        "İstanbul",
+        "ΑΣ x",
+        "𑤸",
+    ]
+    results = fuzz(texts, names)
+    assert len(results) == 2 * len(names)
+    assert all(count == 0 for counts in results.values() for count in counts.values()), results
+
+
+def test_characters_longer_in_lower_case_kill_nothing(backend):
+    """FastTokenizer ends the process at U+023A and U+023E beside a letter, if it gets them."""
+    reference, tokenizer = pair_for(VOCAB, backend)
+    texts = ["aȺ北京", "Ⱦx", "x" * 50 + "Ⱥ" * 60]
+    for text, encoding in zip(texts, tokenizer.encode(texts)):
+        assert list(encoding.ids) == reference_ids(reference, text)
+    (encoding,) = tokenizer.encode(["ẞab在北京大学"])
+    assert [place for place in encoding.offsets if place[0] >= 3] == [(i, i + 1) for i in range(3, 8)]
 
 
 def test_simple_characters_are_no_symbols():

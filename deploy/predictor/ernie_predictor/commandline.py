@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .errors import PredictorError, UsageError
 from .predictor import ErniePredictor
 from .tasks import ARCHITECTURES
+from .tokenizer import TOKENIZERS
 
 EXAMPLES = {
     "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "国足今晚客场迎战日本队，主教练公布了首发名单"],
@@ -47,6 +48,8 @@ def new_parser(description):
     )
     add("--max_seq_length", type=positive, help="tokens of a text at most; left out, as the model was trained")
     add("--num_threads", type=positive, help="for model and tokenizer; left out, the cores this process may use")
+    add("--tokenizer", choices=TOKENIZERS, default=TOKENIZERS[0], help="tokenizers (Hugging Face, the default), or "
+        "fast_tokenizer where it is installed; the ids are the same")  # fmt: skip
     add("--cache_dir", help="where files are kept that are made here once, to run or start faster; left out, beside "
         "model.onnx, or in the user's cache where the folder is read-only")  # fmt: skip
     add("--input", help="file, or - for standard input; left out, two built-in examples are answered")
@@ -86,6 +89,7 @@ def answer(args, **options):
             batch_size=args.batch_size,
             max_seq_length=args.max_seq_length,
             cache_dir=args.cache_dir,
+            tokenizer=args.tokenizer,
             **options,
         )
         if source is None:

@@ -145,7 +145,7 @@ class Derived:
             except OSError as e:
                 reason = f"{e.filename or folder}: {e.strerror or e}"
                 continue
-            except PredictorError:
+            except (PredictorError, ImportError):
                 raise
             except Exception as e:
                 raise PredictorError(cannot_load(self.onnx_file, e)) from e

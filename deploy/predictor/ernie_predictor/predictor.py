@@ -35,6 +35,7 @@ def open_folder(
     calibration=None,
     device="cpu",
     device_id=0,
+    tokenizer="tokenizers",
 ):
     """Opens a model folder.
 
@@ -55,6 +56,7 @@ def open_folder(
             they are measured in every batch that runs, which is slower.
         device: "cpu", "gpu", "xpu" or "npu".
         device_id: which of several GPUs, XPUs or NPUs.
+        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer kept up); the ids are the same.
 
     Returns:
         (task, model): a task of tasks.py, and a model of runtimes.py.
@@ -64,7 +66,7 @@ def open_folder(
         UsageError: an argument does not fit this model.
     """
     model_dir = str(model_dir)
-    task = load_task(model_dir, task_name, max_seq_length, num_threads)
+    task = load_task(model_dir, task_name, max_seq_length, num_threads, tokenizer)
     if calibration is not None and (precision_mode, device) != ("int8", "cpu"):
         raise UsageError("--calibration is for --precision_mode int8 on the CPU")
     if device == "cpu":

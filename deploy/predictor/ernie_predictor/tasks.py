@@ -273,13 +273,14 @@ class QuestionAnswering(Task):
 TASKS = {task.name: task for task in (SequenceClassification, TokenClassification, QuestionAnswering)}
 
 
-def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
+def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, tokenizer="tokenizers"):
     """The task of a model folder, by its config.json, vocab.txt and tokenizer_config.json.
 
     Args:
         task_name: a key of `ARCHITECTURES` that it must be; left out, whichever it is.
         max_seq_length: tokens at most; left out, as the model was trained (`model_max_length`).
         num_threads: for tokenizing; left out, the cores that this process may use.
+        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer kept up); the ids are the same.
 
     Raises:
         PredictorError: a file is missing or broken, or the files do not fit together.
@@ -295,7 +296,7 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None):
         raise UsageError(f"--task_name {task_name}: {model_dir} holds a model for {name} ({architecture})")
     if name != "qa" and not config.get("id2label"):
         raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
-    tokenizer = ErnieTokenizer.from_pretrained(model_dir, num_threads=num_threads)
+    tokenizer = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
     words, rows = max(tokenizer.vocab.values()) + 1, config.get("vocab_size")
     if rows is not None and words > rows:
         raise PredictorError(

@@ -14,6 +14,7 @@ Needs `tokenizers`, no Paddle.
 
 import concurrent.futures
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ import numpy as np
 from .errors import TokenizerError
 from .machine import usable_cores
 
+TOKENIZERS = ("tokenizers", "fast_tokenizer")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 # PaddleNLP splits these off as well, besides Unicode's categories P and S (paddlenlp 2.8.1,
 # transformers/tokenizer_utils.py, _is_symbol).
@@ -88,7 +90,7 @@ class ErnieTokenizer:
         num_threads: threads for a batch; left out, the cores that this process may use.
 
     Raises:
-        ImportError: the backend asked for is not installed.
+        TokenizerError: the backend asked for is not installed.
     """
 
     def __init__(self, vocab, do_lower_case=True, model_max_length=512, backend="auto", num_threads=None):
@@ -289,15 +291,15 @@ def load_vocab(vocab_file):
 
 
 def _choose_backend(backend):
-    if backend not in ("auto", "tokenizers", "fast_tokenizer"):
-        raise ValueError(f"backend {backend!r}: choose auto, tokenizers or fast_tokenizer")
-    if backend != "auto":
-        return backend
-    try:
-        import fast_tokenizer  # noqa: F401
-    except ImportError:
-        return "tokenizers"
-    return "fast_tokenizer"
+    if backend not in ("auto", *TOKENIZERS):
+        raise ValueError(f"backend {backend!r}: choose auto, {' or '.join(TOKENIZERS)}")
+    installed = backend != "tokenizers" and importlib.util.find_spec("fast_tokenizer") is not None
+    if backend == "fast_tokenizer" and not installed:
+        raise TokenizerError(
+            "fast_tokenizer is not installed (fast-tokenizer-python, whose wheels end with Python 3.10); tokenizers "
+            "gives the same ids"
+        )
+    return "fast_tokenizer" if installed else "tokenizers"
 
 
 def _wordpieces(vocab):
