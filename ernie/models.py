@@ -4,6 +4,7 @@ import json
 import os
 
 import paddlenlp.transformers
+from ernie_predictor import labels as model_labels
 from ernie_predictor import tokenizer as fast_tokenizers
 from ernie_predictor.tasks import PARAMS_NAMES
 from ernie_predictor.tasks import TASKS as PROCESSORS
@@ -47,8 +48,7 @@ def read_model_config(name):
 
 def read_labels(name):
     """The labels of a fine-tuned model folder, in the order of its classes."""
-    id2label = read_model_config(name).get("id2label") or {}
-    return [id2label[key] for key in sorted(id2label, key=int)]
+    return model_labels.read_labels(read_model_config(name), os.path.join(name, "config.json"))
 
 
 def load_processor(task, model_args, data_args, labels):

@@ -113,7 +113,7 @@ def test_a_text_of_any_length_keeps_its_entities(exported):
 
 def test_both_tokenizers_give_the_same_answers(exported, monkeypatch):
     for dataset in ("tnews", "msra_ner", "cmrc2018"):
-        folder, inputs, expected = exported(dataset)
+        folder, inputs, _ = exported(dataset)
         predictor = ErniePredictor(folder)
         assert predictor.task.tokenizer.backend == "tokenizers"  # the one that is kept up
         if importlib.util.find_spec("fast_tokenizer"):

@@ -19,6 +19,7 @@ import numpy as np
 
 from .answers import check_tags, read_answers, read_class, read_entities
 from .errors import PredictorError, UsageError
+from .labels import read_labels
 from .tokenizer import ErnieTokenizer
 
 # What the command line calls a task, and how PaddleNLP and Hugging Face end the name of its model.
@@ -294,7 +295,8 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, 
         raise PredictorError(f"{model_dir}/config.json: `architectures` names {architecture}, expected one of {ends}")
     if task_name is not None and task_name != name:
         raise UsageError(f"--task_name {task_name}: {model_dir} holds a model for {name} ({architecture})")
-    if name != "qa" and not config.get("id2label"):
+    labels = [] if name == "qa" else read_labels(config, f"{model_dir}/config.json")
+    if name != "qa" and not labels:
         raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
     tokenizer = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
     words, rows = max(tokenizer.vocab.values()) + 1, config.get("vocab_size")
@@ -307,10 +309,9 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, 
     longest = config.get("max_position_embeddings", length)
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
-    id2label = {int(key): label for key, label in (config.get("id2label") or {}).items()}
     params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(name))
     try:
-        return TASKS[name](tokenizer, length, id2label, params)
+        return TASKS[name](tokenizer, length, dict(enumerate(labels)), params)
     except PredictorError as e:
         raise PredictorError(f"{model_dir}/config.json, `id2label`: {e}") from None
 
