@@ -32,14 +32,14 @@ def read_metrics(folder):
         return json.load(f)
 
 
-def check_writable(folder):
+def check_writable(folder, flag="--output_dir"):
     """Raises UserError if a folder cannot be written, before hours of work are lost."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as e:
-        raise UserError(f"--output_dir {folder} can't be written: {e.strerror}") from e
+        raise UserError(f"{flag} {folder} can't be written: {e.strerror}") from e
 
 
 def copy_config_and_tokenizer(source, target):

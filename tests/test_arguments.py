@@ -12,7 +12,7 @@ HEAD = SEQ_CLS.head
 
 
 def parse(tmp_path, *more, task=SEQ_CLS, dataset="tnews", config=DEFAULT):
-    argv = ["--model_name_or_path", "m", "--dataset", dataset, "--output_dir", str(tmp_path)]
+    argv = ["--model_name_or_path", "m", "--dataset", dataset, "--output_dir", str(tmp_path), "--do_predict"]
     argv += ["--config", str(config)] if config else []
     return parse_arguments(task, argv=[*argv, *map(str, more)])
 
@@ -87,7 +87,7 @@ def test_folders_and_evaluation(tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--learning_rat", "1"], "unknown argument --learning_rat; did you mean --learning_rate?"),
+        (["--lerning_rate", "1"], "unknown argument --lerning_rate; did you mean --learning_rate?"),
         (["--learning_rate", "fast"], "--learning_rate: invalid float value: 'fast'"),
         (["--learning_rate", "nan"], "--learning_rate nan: must be 0 or more"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size 0: must be 1 or more"),
@@ -146,7 +146,7 @@ def test_the_file_may_name_the_data_set(tmp_path):
         f"DefaultArgs:\n  dataset: tnews\n  output_dir: {tmp_path}\n{HEAD}:\n  tnews:\n    learning_rate: 9e-5\n"
         "  afqmc:\n    learning_rate: 7e-5\n"
     )
-    argv = ["--model_name_or_path", "m", "--config", str(config)]
+    argv = ["--model_name_or_path", "m", "--config", str(config), "--do_predict"]
     for more, dataset, rate in (([], "tnews", 9e-5), (["--dataset", "afqmc"], "afqmc", 7e-5)):
         _, data, training = parse_arguments(SEQ_CLS, argv=[*argv, *more])
         assert (data.dataset, training.learning_rate) == (dataset, rate)
