@@ -1,6 +1,5 @@
 """How errors reach the user: one message and an exit status, no traceback for what the user can fix."""
 
-import errno
 import os
 import sys
 
@@ -17,14 +16,10 @@ def run(main):
     except UserError as e:
         print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
         sys.exit(2 if isinstance(e, UsageError) else 1)
-    except OSError as e:
+    except OSError as e:  # no space, no permission
         if e.errno is None:  # of a library, not of the operating system
             raise
-        where = f"{e.filename}: " if e.filename else ""
-        message = f"{where}{e.strerror}"
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            message += ". Free some space, or choose another --output_dir; the same command resumes"
-        print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
+        print(f"{os.path.basename(sys.argv[0])}: error: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes from the last checkpoint", file=sys.stderr)

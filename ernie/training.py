@@ -9,17 +9,26 @@ import shutil
 import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
+from paddlenlp.trainer.trainer_callback import TrainerState
+from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 from paddlenlp.utils.log import logger
 
 from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
 from ernie.features import Collator
-from ernie.files import content_hash, weights_hash, write_json
+from ernie.files import content_hash, disk_full_named, weights_hash, write_json
 from ernie.tasks import TOKEN_CLS
 
 VERSION = 1  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
-PARTS = ("model_state.pdparams", "optimizer.pdopt", "scheduler.pdparams", "trainer_state.json")  # what resuming needs
+TRAINER_STATE = "trainer_state.json"
+# What resuming needs; the second name is that of --unified_checkpoint.
+PARTS = (
+    ("model_state.pdparams", "model.safetensors.index.json"),
+    ("optimizer.pdopt", "optimizer.safetensors.index.json"),
+    ("scheduler.pdparams",),
+    (TRAINER_STATE,),
+)
 LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
@@ -48,8 +57,15 @@ def check_training(task, args, train, labels):
             f"--per_device_train_batch_size {size}"
         )
     steps = max(batches // args.gradient_accumulation_steps, 1)
-    if args.max_steps <= 0 and steps * args.num_train_epochs < 1:
-        raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: an epoch has {steps:,}")
+    steps = args.max_steps if args.max_steps > 0 else int(steps * args.num_train_epochs)
+    if not steps:
+        raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
+    if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
+        raise UsageError(
+            f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the polynomial's decay"
+        )
+    if args.warmup_steps >= steps:
+        logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
     if args.resume_from_checkpoint:
         wanted_checkpoint(args)
 
@@ -69,12 +85,19 @@ def wanted_checkpoint(args):
         path = found[-1]
     if not os.path.isdir(path):
         raise UserError(f"{flag}: no such folder; expected a checkpoint, or True for the last one of --output_dir")
-    missing = [name for name in PARTS if not os.path.exists(os.path.join(path, name))]
-    if is_ours(path) and not os.path.exists(os.path.join(path, COMPLETE)):
-        missing.append(COMPLETE)
-    if missing:
-        raise UserError(f"{flag}: {path} is no complete checkpoint, {', '.join(missing)} is missing")
+    check_parts(args, path)
     return path
+
+
+def check_parts(args, path):
+    """Raises UserError if a checkpoint lacks a file from which it is resumed."""
+    parts = [names if args.unified_checkpoint else names[:1] for names in PARTS]
+    parts += [(COMPLETE,)] if is_ours(path) else []
+    missing = [names[0] for names in parts if not any(os.path.exists(os.path.join(path, name)) for name in names)]
+    if missing:
+        unified = os.path.exists(os.path.join(path, PARTS[0][1])) and not args.unified_checkpoint
+        hint = "it was written with --unified_checkpoint: add that" if unified else f"it lacks {', '.join(missing)}"
+        raise UserError(f"{path} is no complete checkpoint that can be resumed: {hint}")
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
@@ -172,8 +195,9 @@ class ErnieTrainer(Trainer):
         checkpoint = find_checkpoint(self.args, self.identity)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         self.log_metrics("train", metrics)
-        self.save_metrics("train", metrics)
         if self.args.should_save:
+            for name in ("train_results.json", "all_results.json"):
+                write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
             save_model(self.model, self.tokenizer, self.args.output_dir)
 
     def score(self, baseline):
@@ -223,17 +247,23 @@ class ErnieTrainer(Trainer):
             args.dataloader_drop_last,
         )
 
+    def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
+        # PaddleNLP trains one more step where a finished training ended within an epoch.
+        checkpoint = rest[2]
+        if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
+            state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
+            epochs = 0 if state.global_step >= max_steps else epochs
+        return super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+
     def _save_checkpoint(self, model, metrics=None):
         checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         try:
-            self._write_checkpoint(checkpoint, model, metrics)
-        except OSError as e:
+            with disk_full_named(checkpoint):
+                self._write_checkpoint(checkpoint, model, metrics)
+        except UserError:
             if self.args.should_save:
                 shutil.rmtree(checkpoint, ignore_errors=True)
-            raise UserError(
-                f"{checkpoint} can't be written: {e.strerror or e}. The checkpoints before it are complete, and the "
-                "same command resumes from the last one once there is space"
-            ) from e
+            raise
 
     def _write_checkpoint(self, checkpoint, model, metrics):
         # PaddleNLP writes into the final folder, and deletes old checkpoints only where several processes run.
@@ -341,6 +371,7 @@ def find_checkpoint(training_args, identity):
         logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
     checkpoint = complete[-1] if complete else None
     if checkpoint:
+        check_parts(training_args, checkpoint)
         with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
             before = json.load(f)
         changed = [key for key in identity if before.get(key) != identity[key]]
