@@ -379,14 +379,14 @@ def test_resume_from_checkpoint_true_takes_the_last(tmp_path, tiny_model, caplog
     resume(tiny_model, tmp_path, "--max_steps", 3, checkpoint="true")
     assert caplog.text.count("Continuing training from global step 3") == 2
     assert (tmp_path / "afqmc/model_state.pdparams").read_bytes() == whole
-    resume(tiny_model, tmp_path, "--max_steps", 5)
-    assert "checkpoint-5" in checkpoints(tmp_path)
+    resume(tiny_model, tmp_path, "--max_steps", 5, "--save_total_limit", 9)
+    assert checkpoints(tmp_path) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
     with pytest.raises(SystemExit) as stopped:
         resume(tiny_model, tmp_path, "--max_steps", 5, "--data_dir", own_data)
     assert stopped.value.code == 1 and "since then the training data and the labels changed" in capsys.readouterr().err
-    # A folder: what is trained from it replaces the later checkpoints, not the other way round.
-    resume(tiny_model, tmp_path, "--max_steps", 5, "--save_total_limit", 1, checkpoint=tmp_path / "afqmc/checkpoint-3")
-    assert checkpoints(tmp_path) == {"checkpoint-5"}
+    # A folder: what is trained from it outlives the checkpoints of later steps, not the other way round.
+    resume(tiny_model, tmp_path, "--max_steps", 4, "--save_total_limit", 1, checkpoint=tmp_path / "afqmc/checkpoint-3")
+    assert checkpoints(tmp_path) == {"checkpoint-4"}
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, tiny_model, sample_model, capsys):
