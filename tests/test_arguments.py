@@ -309,3 +309,15 @@ def test_compression_says_what_it_ignores(tmp_path, caplog):
         with pytest.raises(UsageError, match=more[0]):
             parse_arguments(SEQ_CLS, CompressionArguments, [*argv, *more])
     parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--num_train_epochs", "0", "--strategy", "ptq"])
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_the_published_commands_with_an_abbreviation(dataset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = (
+        f"--model_name_or_path ernie-3.0-medium-zh --dataset {dataset} --output_dir ./best_models "
+        f"--export_model_dir best_models/ --do_train --do_eval --do_export --config={DEFAULT} --save_step=2"
+    )
+    model, _, training = parse_arguments(DATA_SETS[dataset].task, argv=command.split())
+    assert (training.save_steps, training.eval_steps, training.load_best_model_at_end) == (2, 2, True)
+    assert (model.export_model_dir, training.output_dir) == ("best_models/", f"best_models/{dataset}")
