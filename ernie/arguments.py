@@ -386,7 +386,11 @@ WITHOUT_EFFECT = {
     "enable_auto_parallel": "these scripts train with data parallelism",
     "use_expert_parallel": "ERNIE has no experts",
 }
-CHOICES = {"optim": ("adamw",), "fp16_opt_level": ("O0", "O1", "O2")}
+CHOICES = {
+    "optim": ("adamw",),
+    "fp16_opt_level": ("O0", "O1", "O2"),
+    "hybrid_parallel_topo_order": (None, "pp_first", "sharding_first"),
+}
 
 
 def check_trainer_values(values, task):
@@ -398,11 +402,13 @@ def check_trainer_values(values, task):
     for name in ("tensor_parallel_degree", "pipeline_parallel_degree", "sep_parallel_degree"):
         if getattr(values, name) > 1:
             raise UsageError(f"--{name} {getattr(values, name)}: ERNIE's layers can't be split; leave it out")
-    if values.sharding and paddle.distributed.get_world_size() == 1:
-        raise UsageError(f"--sharding {values.sharding} needs several processes (python -m paddle.distributed.launch)")
+    if paddle.distributed.get_world_size() == 1:
+        values.local_rank = -1  # any other is taken for a process of several
+        if values.sharding:
+            raise UsageError(f"--sharding {values.sharding} needs several processes (paddle.distributed.launch)")
     for name, choices in CHOICES.items():
         if getattr(values, name) not in choices:
-            raise UsageError(f"--{name} {getattr(values, name)}: expected {' or '.join(choices)}")
+            raise UsageError(f"--{name} {getattr(values, name)}: expected {' or '.join(filter(None, choices))}")
     if values.lr_scheduler_type == "polynomial" and not values.learning_rate > values.lr_end:
         raise UsageError(f"--lr_end {values.lr_end:g}: must be below --learning_rate {values.learning_rate:g}")
     label_names = ["start_positions", "end_positions"] if task is QA else ["labels"]

@@ -371,7 +371,6 @@ def find_checkpoint(training_args, identity):
         logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
     checkpoint = complete[-1] if complete else None
     if checkpoint:
-        check_parts(training_args, checkpoint)
         with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
             before = json.load(f)
         changed = [key for key in identity if before.get(key) != identity[key]]
@@ -393,6 +392,8 @@ def find_checkpoint(training_args, identity):
             logger.info(f"{checkpoint} is of a finished training; since then changed: {contents}. Training again")
             useless += complete
             checkpoint = None
+    if checkpoint:
+        check_parts(training_args, checkpoint)
     if training_args.world_size > 1:
         paddle.distributed.barrier()  # every process has looked before one removes
     if training_args.should_save:
