@@ -28,6 +28,9 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
+    # Checks: what would fail in training, or train nothing
+    utils.check_training(TASK, compression_args, train, labels)
+
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
     trainer = utils.CompressionTrainer(

@@ -24,6 +24,9 @@ def main():
     train = utils.token_cls_features(processor, train, labels)
     dev = utils.token_cls_features(processor, dev, labels)
 
+    # Checks: what would fail in training, or train nothing
+    utils.check_training(TASK, compression_args, train, labels)
+
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
     trainer = utils.CompressionTrainer(

@@ -15,6 +15,9 @@ def main():
     # Arguments: the command line over the YAML file over the defaults
     model_args, data_args, training_args = utils.parse_arguments(TASK)
     utils.check_writable(training_args.output_dir)
+    export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
+    if training_args.do_export:
+        utils.check_writable(export_dir, "--export_model_dir")
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
@@ -25,6 +28,9 @@ def main():
     train = utils.token_cls_features(processor, train, labels)
     dev = utils.token_cls_features(processor, dev, labels)
     test = utils.token_cls_features(processor, test)
+
+    # Checks: what would fail in training, or train nothing
+    utils.check_training(TASK, training_args, train, labels)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)
@@ -57,8 +63,7 @@ def main():
 
     # Export
     if training_args.do_export and training_args.should_save:
-        folder = os.path.join(model_args.export_model_dir, data_args.dataset, "export")
-        utils.export_model(TASK, model, tokenizer, folder, scores)
+        utils.export_model(TASK, model, tokenizer, os.path.join(export_dir, "export"), scores)
 
 
 if __name__ == "__main__":

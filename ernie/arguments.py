@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import os
 import re
 import sys
@@ -12,10 +13,12 @@ import paddle
 import yaml
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 from paddlenlp.trainer import PdArgumentParser, TrainingArguments, set_seed
+from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK, is_visualdl_available
 from paddlenlp.utils.log import logger
 
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, QA, TASKS
+from ernie.training import LAST
 
 
 @dataclass
@@ -137,8 +140,18 @@ class CompressionArguments(PaddleCompressionArguments):
     )
 
 
+# What decides when a training is scored and saved, and which checkpoint it ends with.
+CHECKPOINTING = (
+    *("save_strategy", "evaluation_strategy", "eval_steps"),
+    *("load_best_model_at_end", "metric_for_best_model"),
+)
+
+
 class ArgumentParser(PdArgumentParser):
-    """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage."""
+    """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage.
+
+    As there, an abbreviation stands for the one argument that begins so.
+    """
 
     def error(self, message):
         raise UsageError(f"{message}\n  python {self.prog} --help lists the arguments")
@@ -159,14 +172,17 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
         UsageError: an argument or a key that does not exist, or a value that does not fit.
     """
     argv = sys.argv[1:] if argv is None else argv
+    compress = arguments_class is CompressionArguments
     dataclass_types = (ModelArguments, DataArguments, arguments_class)
-    parser = ArgumentParser(dataclass_types, allow_abbrev=False)
+    parser = ArgumentParser(dataclass_types)
     device, device_why = default_device()
-    parser.set_defaults(device=device, report_to="visualdl", load_best_model_at_end=None)
+    parser.set_defaults(device=device, report_to="visualdl" if is_visualdl_available() else "none")
+    parser.set_defaults(**dict.fromkeys(CHECKPOINTING))  # None: neither the command line nor the YAML file says it
 
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "dataset", "data_dir"):
-        early.add_argument(f"--{name}", nargs="?")
+    # By a parser of all arguments, so that an abbreviation means the same here.
+    early = ArgumentParser(dataclass_types, add_help=False)
+    for action in early._actions:
+        action.required = False
     early = early.parse_known_args(argv)[0]
     if early.config:
         apply_config(parser, early.config, task, early.dataset, early.data_dir)
@@ -175,45 +191,45 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{_nearest(unknown[0].split('=')[0], names)}")
-    check_values(values, task, compress=arguments_class is CompressionArguments)
-    if arguments_class is CompressionArguments:
+    if values.no_cuda:
+        values.device = "cpu"
+    check_values(values, task, compress)
+    check_trainer_values(values, task)
+    if compress:
         check_compression_values(values)
-        values.output_dir = os.path.normpath(values.output_dir)
-        values.metric_for_best_model = task.score
+        settle_compression(values, task)
     else:
-        # One folder a data set; the scripts' --output_dir is the folder of all of them.
-        values.export_model_dir = values.export_model_dir or values.output_dir
-        # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
-        values.output_dir = os.path.normpath(os.path.join(values.output_dir, values.dataset))
-        if values.load_best_model_at_end is None:
-            values.load_best_model_at_end = values.do_train and values.do_eval and values.save_strategy != "no"
-        if values.load_best_model_at_end:
-            values.metric_for_best_model = values.metric_for_best_model or task.score
-    if values.do_eval and not values.eval_steps:
-        values.eval_steps = values.save_steps
-        if values.evaluation_strategy == "no":
-            values.evaluation_strategy = values.save_strategy
-    if task is QA:
-        values.label_names = ["start_positions", "end_positions"]
+        settle_training(values, task)
 
     if values.device == "cpu":
         # What several processes talk through, under paddle.distributed.launch; Paddle's own choice needs GPUs.
         os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
 
-    arguments = []
-    for dataclass_type in dataclass_types:
-        names = [f.name for f in dataclasses.fields(dataclass_type) if f.init]
-        try:
-            arguments.append(dataclass_type(**{name: getattr(values, name) for name in names}))
-        except (ValueError, AssertionError) as e:
-            parser.error(str(e))
+    try:
+        arguments = fill(dataclass_types, values)
+    except (ValueError, AssertionError) as e:
+        parser.error(str(e))
     try:
         paddle.set_device(values.device)
     except ValueError as e:
         parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
+    if values.bf16 and values.device.startswith("gpu") and not paddle.amp.is_bfloat16_supported():
+        parser.error("--bf16: this GPU does not compute in bfloat16 (from NVIDIA Ampere on); use --fp16")
     logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
     # PaddleNLP's Trainer sets the seed as well, but the weights of a new head are drawn before there is a Trainer.
     set_seed(values.seed)
+    return arguments
+
+
+def fill(dataclass_types, values):
+    """An object of each dataclass with the values of its fields."""
+    arguments = []
+    for dataclass_type in dataclass_types:
+        inputs = {f.name: getattr(values, f.name) for f in dataclasses.fields(dataclass_type) if f.init}
+        if inputs.get("evaluation_strategy") == "no":
+            inputs["do_eval"] = False  # or PaddleNLP would turn "no" to "steps"
+        arguments.append(dataclass_type(**inputs))
+    arguments[-1].do_eval = values.do_eval
     return arguments
 
 
@@ -277,10 +293,15 @@ def apply_config(parser, path, task, dataset, data_dir=None):
             if isinstance(value, dict) or (isinstance(value, list) and (not many or not value)):
                 expected = "a list of values" if many else "one value"
                 raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit, expected {expected}")
+            if value is False and "no" in (action.choices or ()):
+                value = "no"  # YAML reads it as a truth value
             try:
                 values = [parser._get_value(action, str(v)) for v in (value if isinstance(value, list) else [value])]
+                for v in values:
+                    parser._check_value(action, v)
             except argparse.ArgumentError:
-                raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit") from None
+                expected = f", expected one of {', '.join(action.choices)}" if action.choices else ""
+                raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit{expected}") from None
             action.required = False
             parser.set_defaults(**{key: values if many else values[0]})
 
@@ -306,29 +327,38 @@ def _nearest(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
+STEPS = ("do_train", "do_eval", "do_predict", "do_export")
+AT_LEAST_ONE = (
+    *("doc_stride", "max_query_length", "n_best_size", "max_answer_length"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("logging_steps", "save_steps", "eval_steps", "eval_accumulation_steps"),
+)
+AT_LEAST_ZERO = (
+    *("learning_rate", "weight_decay", "warmup_steps", "num_train_epochs", "seed", "dataloader_num_workers"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
 def check_values(values, task, compress=False):
     """Raises UsageError for values that would fail later, or silently train something else.
 
     Args:
         compress: the script is a compress_*.py.
     """
-    minimum = {
-        "max_seq_length": 8,
-        "doc_stride": 1,
-        "max_query_length": 1,
-        "n_best_size": 1,
-        "max_answer_length": 1,
-        "per_device_train_batch_size": 1,
-        "per_device_eval_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "logging_steps": 1,
-        "save_steps": 1,
-        "learning_rate": 0,
-        "num_train_epochs": 0,
-    }
-    for name, least in minimum.items():
-        if not getattr(values, name) >= least:
-            raise UsageError(f"--{name} {getattr(values, name)}: must be {least} or more")
+    least = {"max_seq_length": 8, "max_steps": -1, **dict.fromkeys(AT_LEAST_ONE, 1), **dict.fromkeys(AT_LEAST_ZERO, 0)}
+    for name, minimum in least.items():
+        value = getattr(values, name)
+        if value is not None and not minimum <= value < math.inf:
+            raise UsageError(f"--{name} {value}: must be {minimum} or more" + (", and finite" if value > 0 else ""))
+    if values.seed >= 2**32:
+        raise UsageError(f"--seed {values.seed}: must be below 2**32")
+    if values.max_steps == 0:
+        raise UsageError("--max_steps 0 would set no limit: leave it out for that, or --do_train for no training")
+    if not compress:
+        if values.evaluation_strategy not in (None, "no"):
+            values.do_eval = True  # as PaddleNLP has it
+        if not any(getattr(values, name) for name in STEPS):
+            raise UsageError(f"nothing to do: add one or more of {', '.join(f'--{name}' for name in STEPS)}")
     if values.dynamic_max_length and max(values.dynamic_max_length) < values.max_seq_length:
         raise UsageError(
             f"--dynamic_max_length {max(values.dynamic_max_length)}: the last of these lengths must hold "
@@ -344,6 +374,165 @@ def check_values(values, task, compress=False):
             f"--dataset {values.dataset}: none of {', '.join(names)}{_nearest(values.dataset, names)} "
             "For a data set of your own add --data_dir"
         )
+
+
+# Arguments of PaddleNLP's Trainer that would silently do nothing here, or fail hours later.
+WITHOUT_EFFECT = {
+    "past_index": "ERNIE has no past states",
+    "prediction_loss_only": "scores and predictions need the logits",
+    "max_evaluate_steps": "scores and predictions are of all texts",
+    "minimum_eval_times": "give --eval_steps",
+    "fp16_full_eval": "PaddleNLP does not read it; --fp16 evaluates in mixed precision, too",
+    "bf16_full_eval": "PaddleNLP does not read it; --bf16 evaluates in mixed precision, too",
+    "ignore_save_lr_and_optim": "a training is resumed with its optimizer; --save_strategy no saves no checkpoints",
+    "ignore_load_lr_and_optim": "a training is resumed with its optimizer",
+    "enable_auto_parallel": "these scripts train with data parallelism",
+    "use_expert_parallel": "ERNIE has no experts",
+}
+CHOICES = {
+    "optim": ("adamw",),
+    "fp16_opt_level": ("O0", "O1", "O2"),
+    "hybrid_parallel_topo_order": (None, "pp_first", "sharding_first"),
+}
+
+
+def check_trainer_values(values, task):
+    """Raises what PaddleNLP's Trainer would fail of after the model is loaded, or ignore."""
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+    for name, why in WITHOUT_EFFECT.items():
+        if getattr(values, name) != defaults[name]:
+            raise UsageError(f"--{name} has no use here: {why}")
+    for name in ("tensor_parallel_degree", "pipeline_parallel_degree", "sep_parallel_degree"):
+        if getattr(values, name) > 1:
+            raise UsageError(f"--{name} {getattr(values, name)}: ERNIE's layers can't be split; leave it out")
+    if paddle.distributed.get_world_size() == 1:
+        values.local_rank = -1  # any other is taken for a process of several
+        if values.sharding:
+            raise UsageError(f"--sharding {values.sharding} needs several processes (paddle.distributed.launch)")
+    for name, choices in CHOICES.items():
+        if getattr(values, name) not in choices:
+            raise UsageError(f"--{name} {getattr(values, name)}: expected {' or '.join(filter(None, choices))}")
+    if values.lr_scheduler_type == "polynomial" and not values.learning_rate > values.lr_end:
+        raise UsageError(f"--lr_end {values.lr_end:g}: must be below --learning_rate {values.learning_rate:g}")
+    label_names = ["start_positions", "end_positions"] if task is QA else ["labels"]
+    if values.label_names not in (None, label_names):
+        raise UsageError(f"--label_names {' '.join(values.label_names)}: the task's are {' '.join(label_names)}")
+    values.label_names = label_names
+    for name in ("fp16", "bf16"):
+        if getattr(values, name) and values.device.partition(":")[0] == "cpu":
+            raise UsageError(f"--{name} needs a GPU, XPU or NPU; on the CPU (--device {values.device}) leave it out")
+    metrics = [*task.scores, "loss"]
+    metric = values.metric_for_best_model
+    name = (metric or task.score).removeprefix("eval_")
+    if name not in metrics:
+        raise UsageError(f"--metric_for_best_model {metric}: none of {', '.join(metrics)}{_nearest(name, metrics)}")
+    if values.greater_is_better is not None and values.greater_is_better == (name == "loss"):
+        raise UsageError(
+            f"--greater_is_better {values.greater_is_better} would take the worst checkpoint by {name} for the best: "
+            "leave it out"
+        )
+    check_reporters(values)
+
+
+# The packages that --report_to needs.
+REPORTERS = {"visualdl": "visualdl", "wandb": "wandb", "tensorboard": "tensorboardX", "autonlp": "'ray[tune]<2.8'"}
+
+
+def check_reporters(values):
+    """Raises UserError where what --report_to names is not installed."""
+    names = [values.report_to] if isinstance(values.report_to, str) else values.report_to
+    for name in names:
+        if name in ("all", "none"):
+            if len(names) > 1:
+                raise UsageError(f"--report_to {' '.join(names)}: {name} stands alone")
+        elif name not in REPORTERS:
+            known = [*REPORTERS, "all", "none"]
+            raise UsageError(f"--report_to {name}: none of {', '.join(known)}{_nearest(name, known)}")
+        elif not _can_report(name):
+            raise UserError(
+                f"--report_to {name}: its package is not installed, or can't be imported; pip install "
+                f"{REPORTERS[name]}, or leave it out"
+            )
+
+
+def _can_report(name):
+    try:
+        callback = INTEGRATION_TO_CALLBACK[name]()
+    except (ImportError, RuntimeError):
+        return False
+    # TensorBoard's without a writer would silently log nothing.
+    return getattr(callback, "_SummaryWriter", True) is not None
+
+
+def settle_training(values, task):
+    """Completes the arguments of run_*.py: folders, where to resume, when to score, which checkpoint is the best."""
+    if values.do_train and values.max_steps <= 0 and values.num_train_epochs == 0:
+        raise UsageError("--num_train_epochs 0 would train nothing: leave --do_train out for that")
+    # One folder a data set; the scripts' --output_dir is the folder of all of them.
+    values.export_model_dir = os.path.expanduser(values.export_model_dir or values.output_dir)
+    # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
+    values.output_dir = os.path.normpath(os.path.join(os.path.expanduser(values.output_dir), values.dataset))
+    resume = (values.resume_from_checkpoint or "").capitalize()
+    if resume in ("", "False"):
+        values.resume_from_checkpoint = None
+    elif resume == LAST:
+        values.resume_from_checkpoint = LAST
+        if values.overwrite_output_dir:
+            raise UsageError("--resume_from_checkpoint True resumes, --overwrite_output_dir starts again: choose one")
+
+    values.save_strategy = values.save_strategy or "steps"
+    if values.do_eval and values.evaluation_strategy is None:
+        by_steps = values.eval_steps or values.save_strategy == "no"
+        values.evaluation_strategy = "steps" if by_steps else values.save_strategy
+    values.evaluation_strategy = values.evaluation_strategy or "no"
+    values.eval_steps = values.eval_steps or values.save_steps
+    obstacle = _obstacle_to_the_best(values)
+    if values.do_train and obstacle and values.load_best_model_at_end:
+        raise UsageError(f"--load_best_model_at_end: {obstacle}")
+    if values.do_train and values.do_eval and obstacle and values.load_best_model_at_end is None:
+        logger.warning(f"the last checkpoint is the result, not the best: {obstacle}")
+    wanted = values.load_best_model_at_end is not False
+    values.load_best_model_at_end = values.do_train and wanted and not obstacle
+    if values.load_best_model_at_end:
+        values.metric_for_best_model = values.metric_for_best_model or task.score
+
+
+def _obstacle_to_the_best(values):
+    """Why no checkpoint can be chosen by its dev score, or None."""
+    save, evaluate = values.save_strategy, values.evaluation_strategy
+    if not values.do_eval:
+        return "without --do_eval no checkpoint is scored"
+    if save == "no":
+        return "with --save_strategy no there are no checkpoints"
+    if evaluate == "no":
+        return "with --evaluation_strategy no no checkpoint is scored"
+    if save != evaluate:
+        return f"--save_strategy {save} and --evaluation_strategy {evaluate} must be the same"
+    if save == "steps" and values.save_steps % values.eval_steps:
+        return f"--save_steps {values.save_steps} must be a multiple of --eval_steps {values.eval_steps}"
+    return None
+
+
+def settle_compression(values, task):
+    """Completes the arguments of compress_*.py, whose trainings are scored, saved and resumed in one way."""
+    values.output_dir = os.path.normpath(os.path.expanduser(values.output_dir))
+    values.do_train = "dynabert" in values.strategy or "qat" in values.strategy
+    if values.do_train and values.max_steps <= 0 and values.num_train_epochs == 0:
+        raise UsageError(f"--num_train_epochs 0 would train nothing, but --strategy {values.strategy} trains")
+    if values.resume_from_checkpoint and values.resume_from_checkpoint.capitalize() not in (LAST, "False"):
+        raise UsageError(
+            f"--resume_from_checkpoint {values.resume_from_checkpoint}: leave it out; each training of a compression "
+            "is resumed from its own last checkpoint"
+        )
+    values.resume_from_checkpoint = None
+    ignored = [f"--{name}" for name in CHECKPOINTING if getattr(values, name) is not None]
+    if ignored:
+        logger.warning(
+            f"{', '.join(ignored)}: not used by compression, which scores and saves every --save_steps, and takes the "
+            f"best by {task.score}"
+        )
+    values.evaluation_strategy, values.save_strategy, values.load_best_model_at_end = "no", "steps", False
+    values.metric_for_best_model = task.score
 
 
 def check_compression_values(values):

@@ -271,9 +271,10 @@ class CompressionTrainer(ErnieTrainer):
         return trainer
 
     def dev_batches(self):
-        """The dev set in batches, with labels; the same for each of several processes."""
+        """The dev set in batches of tensors, with labels; the same for each of several processes."""
         size, features = self.args.per_device_eval_batch_size, self.dev_split.sorted_features
-        return [self.data_collator(features[i : i + size]) for i in range(0, len(features), size)]
+        batches = (self.data_collator(features[i : i + size]) for i in range(0, len(features), size))
+        return [{name: paddle.to_tensor(array) for name, array in batch.items()} for batch in batches]
 
     # Quantization-aware training
 

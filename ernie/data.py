@@ -129,9 +129,6 @@ def find_labels(task, data_args, train_examples, model_args):
 
     A published data set has its own; one's own takes its labels from the training file, or, where nothing is
     trained, from the fine-tuned model.
-
-    Raises:
-        UserError: the training file has nothing to tell apart.
     """
     if data_args.dataset in DATA_SETS:
         return list(DATA_SETS[data_args.dataset].labels)
@@ -140,16 +137,8 @@ def find_labels(task, data_args, train_examples, model_args):
     if train_examples is None:
         return read_labels(model_args.model_name_or_path)
     if task is SEQ_CLS:
-        labels = sorted({e["label"] for e in train_examples})
-    else:
-        labels = sorted({"O"}.union(*(e["tags"] for e in train_examples)))
-    if len(labels) < 2:
-        what = "labels" if task is SEQ_CLS else "tags"
-        raise UserError(
-            f"{data_args.dataset}: all {len(train_examples):,} training examples have the one label {labels[0]!r} "
-            f"({train_examples[0]['where']} and after); two different {what} are needed to learn from"
-        )
-    return labels
+        return sorted({e["label"] for e in train_examples})
+    return sorted({"O"}.union(*(e["tags"] for e in train_examples)))
 
 
 def label_ids(examples, labels):

@@ -23,7 +23,7 @@ class DevSet:
         self.features, self.collator, self.compute_metrics = features, collator, compute_metrics
         self.batches, labels = [], []
         for begin in range(0, len(features), batch_size):
-            batch = {k: v.numpy() for k, v in collator(features[begin : begin + batch_size]).items()}
+            batch = collator(features[begin : begin + batch_size])
             labels.append([batch.pop(name) for name in label_names])
             self.batches.append(batch)
         self.labels = [concatenate(arrays) for arrays in zip(*labels)]
@@ -58,7 +58,7 @@ class DevSet:
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
         chosen = [self.features[i] for i in chosen]
         batch = self.collator(chosen)
-        return {name: batch[name].numpy() for name in self.batches[0]}, [len(f["input_ids"]) for f in chosen]
+        return {name: batch[name] for name in self.batches[0]}, [len(f["input_ids"]) for f in chosen]
 
 
 def concatenate(arrays):

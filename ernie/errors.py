@@ -16,6 +16,11 @@ def run(main):
     except UserError as e:
         print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
         sys.exit(2 if isinstance(e, UsageError) else 1)
+    except OSError as e:  # no space, no permission
+        if e.errno is None:  # of a library, not of the operating system
+            raise
+        print(f"{os.path.basename(sys.argv[0])}: error: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -9,7 +9,6 @@ import re
 from functools import cached_property
 
 import numpy as np
-import paddle
 from ernie_predictor.answers import entity_spans, find_words, tags_of_spans
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
@@ -270,9 +269,11 @@ def _pieces_of(span, offsets):
 
 
 class Collator:
-    """Features to a batch of arrays: pads to the longest, or to the first of `dynamic_max_length` that holds it.
+    """Features to a batch: pads to the longest, or to the first of `dynamic_max_length` that holds it.
 
-    The longest batch is [batch, max_seq_length], int64.
+    Returns:
+        {name: int64 NumPy array}, [batch] or [batch, length] up to [batch, max_seq_length]. NumPy, since the data
+        loader's worker processes (--dataloader_num_workers) can't make Paddle tensors.
     """
 
     def __init__(self, tokenizer, dynamic_max_length=None):
@@ -290,4 +291,4 @@ class Collator:
             if isinstance(values[0], list):
                 values = [v + [IGNORED] * (length - len(v)) for v in values]
             batch[key] = np.array(values, dtype=np.int64)
-        return {key: paddle.to_tensor(value) for key, value in batch.items()}
+        return batch

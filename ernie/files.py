@@ -3,6 +3,8 @@
 Atomic writing itself is the predictor's (ernie_predictor/files.py): one way for training and deployment.
 """
 
+import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -11,11 +13,46 @@ import shutil
 import tempfile
 
 import numpy as np
-from ernie_predictor.files import file_hash, new_folder, work_folder, write_text
+from ernie_predictor import files as predictor_files
+from ernie_predictor.files import file_hash
 
 from ernie.errors import UserError
 
-__all__ = ["file_hash", "new_folder", "work_folder", "write_text"]
+__all__ = ["file_hash"]
+
+
+@contextlib.contextmanager
+def disk_full_named(path):
+    """Turns the error of a full disk, which names no file, into a UserError that names what was being written."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"{path} can't be written: {e.strerror}. What was complete before is untouched: free some space, and the "
+            "same command resumes"
+        ) from e
+
+
+@contextlib.contextmanager
+def work_folder(parent, name):
+    """The predictor's, for a place whose disk may be full."""
+    with disk_full_named(parent), predictor_files.work_folder(parent, name) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """The predictor's, for a place whose disk may be full."""
+    with disk_full_named(path), predictor_files.new_folder(path) as folder:
+        yield folder
+
+
+def write_text(path, text):
+    """Writes a text file atomically."""
+    with disk_full_named(path):
+        predictor_files.write_text(path, text)
 
 
 def write_json(path, content):
@@ -32,14 +69,14 @@ def read_metrics(folder):
         return json.load(f)
 
 
-def check_writable(folder):
+def check_writable(folder, flag="--output_dir"):
     """Raises UserError if a folder cannot be written, before hours of work are lost."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as e:
-        raise UserError(f"--output_dir {folder} can't be written: {e.strerror}") from e
+        raise UserError(f"{flag} {folder} can't be written: {e.strerror}") from e
 
 
 def copy_config_and_tokenizer(source, target):

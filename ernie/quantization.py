@@ -19,7 +19,7 @@ def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype="i
     batches = []
     for begin in range(0, count, batch_size):
         batch = collator([dataset[i] for i in chosen[begin : begin + batch_size]])
-        batches.append({name: batch[name].numpy().astype(dtype) for name in ("input_ids", "token_type_ids")})
+        batches.append({name: batch[name].astype(dtype) for name in ("input_ids", "token_type_ids")})
     return batches
 
 

@@ -9,15 +9,95 @@ import shutil
 import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
+from paddlenlp.trainer.trainer_callback import TrainerState
+from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 from paddlenlp.utils.log import logger
 
-from ernie.errors import UserError
+from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
 from ernie.features import Collator
-from ernie.files import content_hash, weights_hash, write_json
+from ernie.files import content_hash, disk_full_named, weights_hash, write_json
+from ernie.tasks import TOKEN_CLS
 
 VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
+TRAINER_STATE = "trainer_state.json"
+# What resuming needs; the second name is that of --unified_checkpoint.
+PARTS = (
+    ("model_state.pdparams", "model.safetensors.index.json"),
+    ("optimizer.pdopt", "optimizer.safetensors.index.json"),
+    ("scheduler.pdparams",),
+    (TRAINER_STATE,),
+)
+LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
+
+
+def check_training(task, args, train, labels):
+    """Raises what a training would fail of, or would train nothing for; for a call before the model is loaded.
+
+    Args:
+        train: a `Split`, or None.
+        labels: the names of the classes.
+    """
+    if not args.do_train:
+        return
+    path = re.split(r" (?:line |data\[)", train.examples[0]["where"])[0]
+    if len(labels) == 1:
+        found = "has no entity" if task is TOKEN_CLS else f"has one class, {labels[0]!r}"
+        raise UserError(f"{path} {found}: there is nothing to learn; expected two classes or more")
+    found = {e["label"] for e in train.examples if "label" in e}
+    if len(found) == 1:
+        logger.warning(f"{path}: every row has the label {found.pop()!r}; a model learns to give no other")
+    size = args.per_device_train_batch_size
+    inputs = -(-len(train.features) // args.world_size)  # of one process
+    batches = inputs // size if args.dataloader_drop_last else -(-inputs // size)
+    if not batches:
+        raise UsageError(
+            f"--dataloader_drop_last drops the only batch: {path} makes {inputs:,} inputs for each process, fewer than "
+            f"--per_device_train_batch_size {size}"
+        )
+    steps = max(batches // args.gradient_accumulation_steps, 1)
+    steps = args.max_steps if args.max_steps > 0 else int(steps * args.num_train_epochs)
+    if not steps:
+        raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
+    if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
+        raise UsageError(
+            f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the polynomial's decay"
+        )
+    if args.warmup_steps >= steps:
+        logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
+    if args.resume_from_checkpoint:
+        wanted_checkpoint(args)
+
+
+def wanted_checkpoint(args):
+    """The folder that --resume_from_checkpoint means.
+
+    Raises:
+        UserError: there is none, or it is no complete checkpoint.
+    """
+    flag = f"--resume_from_checkpoint {args.resume_from_checkpoint}"
+    path = args.resume_from_checkpoint
+    if path == LAST:
+        found = [p for p in checkpoints_in(args.output_dir) if os.path.exists(os.path.join(p, COMPLETE))]
+        if not found:
+            raise UserError(f"{flag}: {args.output_dir} has no checkpoint; leave it out to start from the beginning")
+        path = found[-1]
+    if not os.path.isdir(path):
+        raise UserError(f"{flag}: no such folder; expected a checkpoint, or True for the last one of --output_dir")
+    check_parts(args, path)
+    return path
+
+
+def check_parts(args, path):
+    """Raises UserError if a checkpoint lacks a file from which it is resumed."""
+    parts = [names if args.unified_checkpoint else names[:1] for names in PARTS]
+    parts += [(COMPLETE,)] if is_ours(path) else []
+    missing = [names[0] for names in parts if not any(os.path.exists(os.path.join(path, name)) for name in names)]
+    if missing:
+        unified = os.path.exists(os.path.join(path, PARTS[0][1])) and not args.unified_checkpoint
+        hint = "it was written with --unified_checkpoint: add that" if unified else f"it lacks {', '.join(missing)}"
+        raise UserError(f"{path} is no complete checkpoint that can be resumed: {hint}")
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
@@ -69,7 +149,7 @@ class ForeignCheckpoints(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         for path in checkpoints_in(args.output_dir):
-            step = int(path.rpartition("-")[2])
+            step = _step_of(path)
             if state.global_step < step <= state.max_steps and not is_ours(path):
                 raise UserError(
                     f"{path} was not written by this project, and this training, of {state.max_steps:,} steps, would "
@@ -110,13 +190,14 @@ class ErnieTrainer(Trainer):
 
     def fine_tune(self):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
-        dev = self.dev_split if self.args.load_best_model_at_end else None
+        dev = self.dev_split if self.args.load_best_model_at_end else None  # it decides which checkpoint is the best
         self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
         checkpoint = find_checkpoint(self.args, self.identity)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         self.log_metrics("train", metrics)
-        self.save_metrics("train", metrics)
         if self.args.should_save:
+            for name in ("train_results.json", "all_results.json"):
+                write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
             save_model(self.model, self.tokenizer, self.args.output_dir)
 
     def score(self, baseline):
@@ -137,6 +218,10 @@ class ErnieTrainer(Trainer):
         """One answer per example of a `Split`, as the predictor gives it."""
         return split.answers(self.predict(split.sorted_features).predictions)
 
+    def get_test_dataloader(self, test_dataset):
+        # PaddleNLP's own passes --dataloader_drop_last beside a batch sampler, which Paddle refuses, and no workers.
+        return self.get_eval_dataloader(test_dataset)
+
     def evaluate(self, *args, **kwargs):
         metrics = super().evaluate(*args, **kwargs)
         self.metrics_at[self.state.global_step] = metrics
@@ -146,7 +231,7 @@ class ErnieTrainer(Trainer):
         """Dev metrics of the model as it is now. After a training they are known: those of the best checkpoint, which
         was loaded, or of the last step."""
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        step = int(best.rpartition("-")[2]) if best else self.state.global_step
+        step = _step_of(best) if best else self.state.global_step
         return self.metrics_at.get(step) or self.evaluate()
 
     def _get_train_sampler(self):
@@ -162,10 +247,27 @@ class ErnieTrainer(Trainer):
             args.dataloader_drop_last,
         )
 
+    def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
+        # PaddleNLP trains one more step where a finished training ended within an epoch.
+        checkpoint = rest[2]
+        if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
+            state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
+            epochs = 0 if state.global_step >= max_steps else epochs
+        return super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+
     def _save_checkpoint(self, model, metrics=None):
+        checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        try:
+            with disk_full_named(checkpoint):
+                self._write_checkpoint(checkpoint, model, metrics)
+        except UserError:
+            if self.args.should_save:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
+
+    def _write_checkpoint(self, checkpoint, model, metrics):
         # PaddleNLP writes into the final folder, and deletes old checkpoints only where several processes run.
         # A checkpoint counts once it holds COMPLETE, and only then may the older ones go.
-        checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
             os.makedirs(checkpoint, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
@@ -181,9 +283,24 @@ class ErnieTrainer(Trainer):
             write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
             self._rotate_checkpoints(use_mtime=True, output_dir=self.args.output_dir)
 
+    def _set_state_dict_in_model(self, state_dict):
+        # PaddleNLP skips weights that do not fit, and trains on with others.
+        shapes = {name: list(weight.shape) for name, weight in self.model.state_dict().items()}
+        wrong = [name for name, shape in shapes.items() if list(getattr(state_dict.get(name), "shape", [-1])) != shape]
+        if wrong:
+            raise UserError(
+                f"the checkpoint to resume from is of another model: {len(wrong):,} of {len(shapes):,} weights are not "
+                f"in it, or of another size (the first: {wrong[0]})"
+            )
+        super()._set_state_dict_in_model(state_dict)
+
     def _sorted_checkpoints(self, output_dir=None, checkpoint_prefix="checkpoint", use_mtime=False):
-        """This project's own, oldest first, the best one last of all but the newest, as the rotation expects it."""
+        """This project's own, oldest first, the best one last of all but the newest, as the rotation expects it.
+
+        Those of later steps come first: the training was resumed before them.
+        """
         found = [path for path in checkpoints_in(output_dir) if is_ours(path)]
+        found.sort(key=lambda path: _step_of(path) <= self.state.global_step)
         best = self.state.best_model_checkpoint
         if best in found[:-2]:
             found.remove(best)
@@ -215,6 +332,7 @@ def resume_identity(data_args, training_args, model, train, dev=None, **more):
         "labels": hashes["labels"],
         "weights": weights_hash(model),
         "dev_data": content_hash(dev.hashes()) if dev else None,
+        "metric_for_best_model": training_args.metric_for_best_model if dev else None,
     }
 
 
@@ -239,7 +357,7 @@ def find_checkpoint(training_args, identity):
         identity: of `resume_identity`.
     """
     if training_args.resume_from_checkpoint:
-        return training_args.resume_from_checkpoint
+        return _checked_checkpoint(wanted_checkpoint(training_args), identity)
     folder = training_args.output_dir
     complete, useless, foreign = [], [], []
     for path in checkpoints_in(folder):
@@ -257,7 +375,8 @@ def find_checkpoint(training_args, identity):
             before = json.load(f)
         changed = [key for key in identity if before.get(key) != identity[key]]
         if before.get("dev_data") is None or identity["dev_data"] is None:
-            changed = [key for key in changed if key != "dev_data"]  # it decided nothing there, or decides nothing now
+            # They decided nothing there, or decide nothing now.
+            changed = [key for key in changed if key not in ("dev_data", "metric_for_best_model")]
         if changed and not before["finished"]:
             options = [f"{key} {before.get(key)} (now {identity[key]})" for key in changed if key not in CONTENTS]
             contents = [CONTENTS[key] for key in changed if key in CONTENTS]
@@ -273,6 +392,8 @@ def find_checkpoint(training_args, identity):
             logger.info(f"{checkpoint} is of a finished training; since then changed: {contents}. Training again")
             useless += complete
             checkpoint = None
+    if checkpoint:
+        check_parts(training_args, checkpoint)
     if training_args.world_size > 1:
         paddle.distributed.barrier()  # every process has looked before one removes
     if training_args.should_save:
@@ -283,12 +404,29 @@ def find_checkpoint(training_args, identity):
     return checkpoint
 
 
+def _checked_checkpoint(checkpoint, identity):
+    """A checkpoint that the user named: other options are the user's will, other data or labels are not."""
+    path = os.path.join(checkpoint, COMPLETE)
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            before = json.load(f)
+        changed = [CONTENTS[key] for key in ("training_data", "labels") if before.get(key) != identity[key]]
+        if changed:
+            raise UserError(f"{checkpoint} can't be resumed: since then {' and '.join(changed)} changed")
+    logger.info(f"resuming from {checkpoint}")
+    return checkpoint
+
+
 def checkpoints_in(folder):
     """Paths of the folders checkpoint-<step>, by step."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = sorted(int(name.split("-")[1]) for name in names if re.fullmatch(r"checkpoint-\d+", name))
+    steps = sorted(_step_of(name) for name in names if re.fullmatch(r"checkpoint-\d+", name))
     paths = [os.path.join(folder, f"checkpoint-{step}") for step in steps]
     return [path for path in paths if os.path.isdir(path)]
+
+
+def _step_of(checkpoint):
+    return int(checkpoint.rpartition("-")[2])
 
 
 def is_ours(checkpoint):

@@ -2,9 +2,11 @@
 
 import pytest
 from conftest import ROOT, call
+from ernie_predictor.commandline import new_parser
+from paddlenlp.trainer import TrainingArguments
 
-from ernie.arguments import parse_arguments
-from ernie.errors import UsageError
+from ernie.arguments import CompressionArguments, parse_arguments
+from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, SEQ_CLS
 
 DEFAULT = ROOT / "configs" / "default.yml"
@@ -12,7 +14,7 @@ HEAD = SEQ_CLS.head
 
 
 def parse(tmp_path, *more, task=SEQ_CLS, dataset="tnews", config=DEFAULT):
-    argv = ["--model_name_or_path", "m", "--dataset", dataset, "--output_dir", str(tmp_path)]
+    argv = ["--model_name_or_path", "m", "--dataset", dataset, "--output_dir", str(tmp_path), "--do_predict"]
     argv += ["--config", str(config)] if config else []
     return parse_arguments(task, argv=[*argv, *map(str, more)])
 
@@ -87,13 +89,37 @@ def test_folders_and_evaluation(tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--learning_rat", "1"], "unknown argument --learning_rat; did you mean --learning_rate?"),
+        (["--lerning_rate", "1"], "unknown argument --lerning_rate; did you mean --learning_rate?"),
         (["--learning_rate", "fast"], "--learning_rate: invalid float value: 'fast'"),
         (["--learning_rate", "nan"], "--learning_rate nan: must be 0 or more"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size 0: must be 1 or more"),
         (["--max_seq_length", "2"], "--max_seq_length 2: must be 8 or more"),
         (["--device", "abacus"], "--device abacus"),
-        (["--fp16", "--bf16"], "At most one of fp16 and bf16"),
+        (["--learning_rate", "inf"], "--learning_rate inf: must be 0 or more, and finite"),
+        (["--eval_steps", "0"], "--eval_steps 0: must be 1 or more"),
+        (["--dataloader_num_workers", "-1"], "--dataloader_num_workers -1: must be 0 or more"),
+        (["--seed", "4294967296"], "--seed 4294967296"),
+        (["--fp16", "--device", "cpu"], "--fp16 needs a GPU"),
+        (["--bf16", "--no_cuda"], "--bf16 needs a GPU"),
+        (["--optim", "adafactor"], "--optim adafactor"),
+        (["--fp16_opt_level", "O9"], "--fp16_opt_level O9"),
+        (["--lr_scheduler_type", "polynomial", "--lr_end", "1"], "--lr_end 1"),
+        (["--past_index", "0"], "--past_index has no use here"),
+        (["--max_evaluate_steps", "3"], "--max_evaluate_steps has no use here"),
+        (["--prediction_loss_only"], "--prediction_loss_only has no use here"),
+        (["--tensor_parallel_degree", "2"], "--tensor_parallel_degree 2"),
+        (["--sharding", "stage1"], "--sharding stage1 needs several processes"),
+        (["--label_names", "label"], "--label_names label: the task's are labels"),
+        (["--do_train", "--num_train_epochs", "0"], "--num_train_epochs 0"),
+        (["--do_train", "--max_steps", "0"], "--max_steps 0"),
+        (["--metric_for_best_model", "f1"], "--metric_for_best_model f1: none of accuracy, loss"),
+        (["--metric_for_best_model", "eval_acuracy"], "did you mean accuracy?"),
+        (["--greater_is_better", "false"], "--greater_is_better False"),
+        (["--metric_for_best_model", "eval_loss", "--greater_is_better", "true"], "--greater_is_better True"),
+        (["--report_to", "wand"], "--report_to wand: none of"),
+        (["--report_to", "none", "visualdl"], "none stands alone"),
+        (["--do_predict", "false"], "nothing to do: add one or more of --do_train"),
+        (["--resume_from_checkpoint", "true", "--overwrite_output_dir"], "--overwrite_output_dir starts again"),
         (["--dynamic_max_length", "16", "64"], "must hold --max_seq_length 128"),
         (["--warmup_ratio", "3"], "warmup_ratio must lie in range"),
         (["--save_strategy", "sometimes"], "sometimes"),
@@ -129,6 +155,7 @@ def test_wrong_arguments(tmp_path, more, says):
         ("DefaultArgs:\n  learning_rate: []\n", "learning_rate: [] does not fit, expected one value"),
         ("DefaultArgs:\n  dynamic_max_length: []\n", "dynamic_max_length: [] does not fit, expected a list"),
         ("DefaultArgs:\n  seed: {a: 1}\n", "seed: {'a': 1} does not fit, expected one value"),
+        ("DefaultArgs:\n  save_strategy: yes\n", "save_strategy: True does not fit, expected one of no, steps, epoch"),
     ],
 )
 def test_wrong_yaml(tmp_path, text, says):
@@ -146,7 +173,7 @@ def test_the_file_may_name_the_data_set(tmp_path):
         f"DefaultArgs:\n  dataset: tnews\n  output_dir: {tmp_path}\n{HEAD}:\n  tnews:\n    learning_rate: 9e-5\n"
         "  afqmc:\n    learning_rate: 7e-5\n"
     )
-    argv = ["--model_name_or_path", "m", "--config", str(config)]
+    argv = ["--model_name_or_path", "m", "--config", str(config), "--do_predict"]
     for more, dataset, rate in (([], "tnews", 9e-5), (["--dataset", "afqmc"], "afqmc", 7e-5)):
         _, data, training = parse_arguments(SEQ_CLS, argv=[*argv, *more])
         assert (data.dataset, training.learning_rate) == (dataset, rate)
@@ -176,3 +203,121 @@ def test_help_is_printed(script, prefix, capsys):
         call(script.replace("run_", prefix), "--help")
     assert stopped.value.code == 0
     assert "--max_seq_length" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------- abbreviations
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_an_abbreviation_stands_for_the_one_argument_that_begins_so(tmp_path, compress):
+    """As in PaddleNLP, whose own commands for ERNIE 3.0 say --save_step; also for what is read before the others."""
+    (tmp_path / "data" / "mood").mkdir(parents=True)
+    config = tmp_path / "own.yml"
+    config.write_text(f"{HEAD}:\n  mood: {{learning_rate: 9e-5}}\n")
+    argv = ["--model", "m", "--datas=mood", "--data_d", str(tmp_path / "data"), "--output", str(tmp_path), "--do_p"]
+    argv += ["--conf", str(config), "--save_step=2", "--per_device_train", "3", "--max_seq", "64"]
+    arguments_class = CompressionArguments if compress else TrainingArguments
+    model, data, args = parse_arguments(SEQ_CLS, arguments_class, argv)
+    assert (model.model_name_or_path, data.dataset, data.data_dir) == ("m", "mood", str(tmp_path / "data"))
+    assert (args.save_steps, args.per_device_train_batch_size, data.max_seq_length) == (2, 3, 64)
+    assert args.learning_rate == 9e-5  # the YAML file was found and its block read
+
+
+@pytest.mark.parametrize(
+    ("flag", "candidates"),
+    [
+        ("--data=x", ["--dataset", "--data_dir", "--dataloader_num_workers"]),
+        ("--save_st", ["--save_steps", "--save_strategy"]),
+        ("--do=1", ["--do_train", "--do_predict"]),
+    ],
+)
+def test_an_ambiguous_abbreviation_names_its_candidates(tmp_path, flag, candidates):
+    with pytest.raises(UsageError) as error:
+        parse(tmp_path, flag)
+    assert all(name in str(error.value) for name in candidates) and len(str(error.value).splitlines()) <= 2
+
+
+def test_the_predictors_flags_can_be_abbreviated(capsys):
+    args = new_parser("").parse_args(["--model", "best", "--batch=4", "--max", "64"])
+    assert (args.model_path, args.batch_size, args.max_seq_length) == ("best", 4, 64)
+    with pytest.raises(SystemExit) as stopped:
+        new_parser("").parse_args(["--model", "best", "--b", "4"])
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and "--batch_size" in message and "--benchmark" in message
+
+
+# ------------------------------------------------------------------------------- scores and checkpoints
+
+
+@pytest.mark.parametrize(
+    ("more", "evaluation", "best", "warns"),
+    [
+        ([], "steps", True, None),
+        (["--save_strategy", "epoch"], "epoch", True, None),
+        (["--evaluation_strategy", "no"], "no", False, "--evaluation_strategy no"),
+        (["--save_strategy", "no"], "steps", False, "--save_strategy no"),
+        (["--evaluation_strategy", "epoch"], "epoch", False, "--save_strategy steps and --evaluation_strategy epoch"),
+        (["--eval_steps", "3"], "steps", False, "--save_steps 500 must be a multiple of --eval_steps 3"),
+        (["--eval_steps", "250"], "steps", True, None),
+        (["--load_best_model_at_end", "false"], "steps", False, None),
+    ],
+)
+def test_what_the_user_says_of_evaluation_is_kept(tmp_path, caplog, more, evaluation, best, warns):
+    _, _, args = parse(tmp_path, "--do_train", "--do_eval", *more)
+    assert args.do_eval and args.evaluation_strategy.value == evaluation and args.load_best_model_at_end == best
+    assert ("the last checkpoint is the result" in caplog.text) == (warns is not None) and (warns or "") in caplog.text
+    # Who asks for the best checkpoint, and makes that impossible, is told by what.
+    if warns:
+        with pytest.raises(UsageError, match="--load_best_model_at_end: ") as error:
+            parse(tmp_path, "--do_train", "--do_eval", *more, "--load_best_model_at_end", "true")
+        assert warns in str(error.value)
+
+
+def test_evaluation_in_the_yaml_file(tmp_path):
+    config = tmp_path / "own.yml"
+    config.write_text("DefaultArgs:\n  evaluation_strategy: no\n  save_strategy: epoch\n")  # YAML reads no as False
+    _, _, args = parse(tmp_path, "--do_train", "--do_eval", config=config)
+    assert (args.evaluation_strategy.value, args.save_strategy.value) == ("no", "epoch") and args.do_eval
+
+
+def test_the_metric_with_and_without_its_prefix(tmp_path):
+    for metric, greater in (("accuracy", True), ("eval_accuracy", True), ("loss", False), ("eval_loss", False)):
+        _, _, args = parse(tmp_path, "--do_train", "--do_eval", "--metric_for_best_model", metric)
+        assert args.load_best_model_at_end and args.metric_for_best_model == metric
+        assert args.greater_is_better == greater
+    _, _, args = parse(tmp_path, "--do_train", "--do_eval", "--label_names", "labels")
+    assert args.label_names == ["labels"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "autonlp"])
+def test_reports_to_what_is_not_installed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("ernie.arguments._can_report", lambda found: found != name)
+    with pytest.raises(UserError, match=f"--report_to {name}.*pip install"):
+        parse(tmp_path, "--report_to", name)
+    for value, expected in (("none", []), ("visualdl", ["visualdl"])):
+        assert parse(tmp_path, "--report_to", value)[2].report_to == expected
+    assert "visualdl" in parse(tmp_path, "--report_to", "all")[2].report_to
+
+
+def test_compression_says_what_it_ignores(tmp_path, caplog):
+    argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--output_dir", str(tmp_path), "--config", str(DEFAULT)]
+    parse_arguments(SEQ_CLS, CompressionArguments, argv)
+    assert "not used by compression" not in caplog.text
+    parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--evaluation_strategy", "epoch", "--eval_steps", "9"])
+    assert "--evaluation_strategy, --eval_steps: not used by compression" in caplog.text
+    for more in (["--resume_from_checkpoint", "x"], ["--num_train_epochs", "0"]):
+        with pytest.raises(UsageError, match=more[0]):
+            parse_arguments(SEQ_CLS, CompressionArguments, [*argv, *more])
+    parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--num_train_epochs", "0", "--strategy", "ptq"])
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_the_published_commands_with_an_abbreviation(dataset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = (
+        f"--model_name_or_path ernie-3.0-medium-zh --dataset {dataset} --output_dir ./best_models "
+        f"--export_model_dir best_models/ --do_train --do_eval --do_export --config={DEFAULT} --save_step=2"
+    )
+    model, _, training = parse_arguments(DATA_SETS[dataset].task, argv=command.split())
+    assert (training.save_steps, training.eval_steps, training.load_best_model_at_end) == (2, 2, True)
+    assert (model.export_model_dir, training.output_dir) == ("best_models/", f"best_models/{dataset}")

@@ -85,14 +85,45 @@ def test_bad_data(case, tmp_path, tiny_model, capsys):
     assert not list((tmp_path / "out").rglob("*.pdparams"))
 
 
-def test_a_single_class(tmp_path, capsys):
-    """Named before the model is loaded."""
-    folder = tmp_path / "data" / "own"
-    folder.mkdir(parents=True)
-    (folder / "train.json").write_text('{"sentence": "好", "label": "a"}\n{"sentence": "好", "label": "a "}\n')
-    (tmp_path / "model").mkdir()
-    arguments = arguments_for("own", tmp_path / "model", tmp_path / "out", "--do_train", data_dir=tmp_path / "data")
-    expect(capsys, 1, ["own", "the one label 'a'"], "run_seq_cls", *arguments)
+ROWS = "".join(json.dumps({"sentence": text, "label": "a"}, ensure_ascii=False) + "\n" for text in "好坏高低")
+NOTHING_TO_LEARN = {
+    "one class": ("mood", {"train": ROWS}, [], 1, ["train.json has one class, 'a'"]),
+    "no entity": ("people", {"train": "北\x02京\tO\x02O\n"}, [], 1, ["train.tsv has no entity"]),
+    "no full batch": (
+        "afqmc", {}, ["--dataloader_drop_last", "--per_device_train_batch_size", 5000], 2, ["--dataloader_drop_last"]
+    ),
+    "no full step": ("afqmc", {}, ["--num_train_epochs", 0.001], 2, ["--num_train_epochs 0.001 trains no step"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOTHING_TO_LEARN)
+def test_a_training_of_nothing_is_refused_before_the_model_is_loaded(case, tmp_path, tiny_model, capsys, caplog):
+    dataset, files, more, status, says = NOTHING_TO_LEARN[case]
+    script = "run_token_cls" if dataset == "people" else "run_seq_cls"
+    suffix = "tsv" if dataset == "people" else "json"
+    for name, content in files.items():
+        path = tmp_path / "data" / dataset / f"{name}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    data = tmp_path / "data" if files else SAMPLE_DATA
+    arguments = arguments_for(dataset, tiny_model, tmp_path / "out", "--do_train", *more, data_dir=data)
+    expect(capsys, status, says, script, *arguments)
+    assert "model_state.pdparams" not in caplog.text
+
+
+def test_compression_of_fewer_rows_than_a_batch(tmp_path, tiny_fine_tuned, capsys):
+    more = ["--strategy", "dynabert", "--dataloader_drop_last", "--per_device_train_batch_size", 5000]
+    arguments = arguments_for("afqmc", tiny_fine_tuned("afqmc"), tmp_path, *more)
+    expect(capsys, 2, ["--dataloader_drop_last drops the only batch"], "compress_seq_cls", *arguments)
+
+
+def test_half_a_surrogate_pair(tmp_path, tiny_model, capsys):
+    """Refused when it is read: it can't be written in the end."""
+    row = '{"sentence1": "好\\ud83d", "sentence2": "好", "label": "0"}\n'
+    for split, step in (("train", "--do_train"), ("dev", "--do_eval"), ("test", "--do_predict")):
+        folder = data_dir(tmp_path / split, "afqmc", **{split: row})
+        arguments = arguments_for("afqmc", tiny_model, tmp_path / "out", "--do_train", step, data_dir=folder)
+        expect(capsys, 1, [f"{split}.json line 1", "surrogate"], "run_seq_cls", *arguments)
 
 
 def test_no_data_dir(tmp_path, tiny_model, capsys):
@@ -196,8 +227,22 @@ def test_output_that_can_not_be_written(tmp_path, tiny_model, capsys):
     (tmp_path / "file").write_text("")
     arguments = arguments_for("tnews", tiny_model, tmp_path / "file" / "out", "--do_train")
     expect(capsys, 1, ["--output_dir", "can't be written"], "run_seq_cls", *arguments)
+    arguments = arguments_for("tnews", tiny_model, tmp_path, "--do_export", "--export_model_dir", tmp_path / "file")
+    expect(capsys, 1, ["--export_model_dir", "can't be written"], "run_seq_cls", *arguments)
     if os.geteuid() == 0:
         return  # nothing is read-only to root
     (tmp_path / "closed").mkdir(mode=0o500)
     arguments = arguments_for("tnews", tiny_model, tmp_path / "closed", "--do_train")
     expect(capsys, 1, ["can't be written"], "run_seq_cls", *arguments)
+
+
+def test_checkpoints_that_can_not_be_resumed(tmp_path, tiny_model, capsys):
+    """Found before the model is loaded; tests/test_train.py has those of another model."""
+    (tmp_path / "empty").mkdir()
+    for name, says in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "empty", "lacks model_state.pdparams, optimizer.pdopt"),
+        ("True", "has no checkpoint"),
+    ):
+        arguments = arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--resume_from_checkpoint", name)
+        expect(capsys, 1, [says], "run_seq_cls", *arguments)

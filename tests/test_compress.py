@@ -214,7 +214,8 @@ def test_a_plan_with_several_widths_and_calibrations():
     ],
 )
 def test_strategies_make_what_they_plan(dataset, strategy, tmp_path, tiny_fine_tuned, caplog):
-    report = compress(dataset, tiny_fine_tuned(dataset), tmp_path, "--strategy", strategy, *QUICK)
+    more = ["--strategy", strategy, "--dataloader_num_workers", 1, "--save_step=2", *QUICK]
+    report = compress(dataset, tiny_fine_tuned(dataset), tmp_path, *more)
     expected = names(strategy, batch_size_list=[4])
     assert [row["variant"] for row in report["variants"]] == expected
     for name in expected:
@@ -571,7 +572,7 @@ def test_timing_opens_no_more_than_two_models_at_a_time(tmp_path, exported, monk
 def batch_collator(features):
     length = max(len(f["input_ids"]) for f in features)
     return {
-        key: paddle.to_tensor([(f[key] + [0] * length)[:length] if key != "labels" else f[key] for f in features])
+        key: np.array([(f[key] + [0] * length)[:length] if key != "labels" else f[key] for f in features])
         for key in features[0]
     }
 

@@ -256,9 +256,9 @@ def test_batches_are_padded_to_the_longest_or_to_a_given_length():
         {"input_ids": [1, 7, 8, 9, 2], "token_type_ids": [0] * 5, "labels": [-100, 3, 4, 5, -100]},
     ]
     batch = features.Collator(TOKENIZER)(rows)
-    assert batch["input_ids"].shape == [2, 5]
+    assert batch["input_ids"].shape == (2, 5) and all(type(array) is np.ndarray for array in batch.values())
     np.testing.assert_array_equal(batch["labels"][0], [-100, 3, -100, -100, -100])
-    assert features.Collator(TOKENIZER, [4, 16, 8])(rows)["input_ids"].shape == [2, 8]
+    assert features.Collator(TOKENIZER, [4, 16, 8])(rows)["input_ids"].shape == (2, 8)
 
 
 # ------------------------------------------------------------------------------------------------ labels

@@ -148,14 +148,6 @@ def test_labels_are_stripped(tmp_path):
     assert [e["label"] for e in read_rows(tmp_path, *rows, no_agreement="-")] == ["a"]
 
 
-def test_there_must_be_something_to_learn(tmp_path):
-    write(tmp_path / "own/train.json", *({"sentence": "好", "label": label} for label in ("a", "a ")))
-    args = DataArguments(dataset="own")
-    refused(["own", "'a'"], data.find_labels, SEQ_CLS, args, load(SEQ_CLS, tmp_path), None)
-    write(tmp_path / "own/train.tsv", "北\x02京\tO\x02O")
-    refused(["own", "'O'"], data.find_labels, TOKEN_CLS, args, load(TOKEN_CLS, tmp_path), None)
-
-
 # ------------------------------------------------------------------------------------------------ ids
 
 

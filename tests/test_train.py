@@ -120,7 +120,8 @@ def test_predictions_and_the_leaderboards_file(quickstart):
 def test_every_data_set_goes_the_whole_way(dataset, tmp_path, tiny_model):
     """A few steps, then a second process's worth of commands on what they wrote."""
     script = SCRIPT_OF[dataset]
-    call(script, *arguments_for(dataset, tiny_model, tmp_path, "--do_train", "--do_eval", "--max_steps", 2))
+    more = ["--do_train", "--do_eval", "--max_steps", 2, "--save_step=2"]  # abbreviated as PaddleNLP's own commands
+    call(script, *arguments_for(dataset, tiny_model, tmp_path, *more))
     model = tmp_path / dataset
     before = read(model / "metrics.json")
     call(script, *arguments_for(dataset, model, tmp_path / "second", "--do_eval", "--do_predict", "--do_export"))
@@ -164,6 +165,27 @@ def test_the_slow_tokenizer_trains_the_same_model(tmp_path, tiny_model):
         call("run_seq_cls", *arguments, "--use_fast_tokenizer", fast, "--do_predict")
     fast, slow = (read(tmp_path / name / "afqmc/test_results.json") for name in ("fast", "slow"))
     np.testing.assert_allclose([r["confidence"] for r in fast], [r["confidence"] for r in slow], atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_worker_processes_that_load_data_change_nothing(dataset, tmp_path, tiny_model):
+    """In training, evaluation and prediction, where --dataloader_drop_last drops nothing."""
+    found = []
+    for workers in (0, 1, 2):
+        folder = tmp_path / str(workers)
+        more = ["--do_train", "--do_eval", "--do_predict", "--max_steps", 3, "--dataloader_drop_last"]
+        arguments = arguments_for(dataset, tiny_model, folder, *more, "--dataloader_num_workers", workers)
+        call(SCRIPT_OF[dataset], *arguments)
+        names = ("model_state.pdparams", "metrics.json", "test_results.json")
+        found.append([(folder / dataset / name).read_bytes() for name in names])
+    assert found[0] == found[1] == found[2]
+
+
+def test_evaluation_strategy_no_scores_once(tmp_path, tiny_model, caplog):
+    more = ["--do_train", "--do_eval", "--max_steps", 4, "--save_steps", 2, "--evaluation_strategy", "no"]
+    call("run_seq_cls", *arguments_for("afqmc", tiny_model, tmp_path, *more))
+    assert caplog.text.count("***** Running Evaluation *****") == 1
+    assert read(tmp_path / "afqmc/metrics.json")["accuracy"] > 0
 
 
 # -------------------------------------------------------------------------------------- killed and resumed
@@ -340,6 +362,97 @@ def test_the_best_checkpoint_outlives_the_others(tmp_path, tiny_model, monkeypat
     assert len(scores) == 8 and scores[int(best.name.split("-")[1])] == max(scores.values())
     assert {p.name for p in tmp_path.glob("out/afqmc/checkpoint-*")} == {best.name, "checkpoint-30"}
     assert read(tmp_path / "out/afqmc/metrics.json")["accuracy"] == max(scores.values())
+
+
+def resume(model, folder, *more, checkpoint="True"):
+    more = ["--do_train", "--save_steps", 2, "--resume_from_checkpoint", checkpoint, *more]
+    call("run_seq_cls", *arguments_for("afqmc", model, folder, *more))
+
+
+def test_resume_from_checkpoint_true_takes_the_last(tmp_path, tiny_model, caplog, capsys, own_data):
+    """As with Hugging Face: options may differ (a longer training), the data may not."""
+    arguments = arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--save_steps", 2, "--max_steps", 3)
+    call("run_seq_cls", *arguments)
+    whole = (tmp_path / "afqmc/model_state.pdparams").read_bytes()
+    # Finished within an epoch: the same command trains no step more, whichever way it is said.
+    call("run_seq_cls", *arguments)
+    resume(tiny_model, tmp_path, "--max_steps", 3, checkpoint="true")
+    assert caplog.text.count("Continuing training from global step 3") == 2
+    assert (tmp_path / "afqmc/model_state.pdparams").read_bytes() == whole
+    resume(tiny_model, tmp_path, "--max_steps", 5, "--save_total_limit", 9)
+    assert checkpoints(tmp_path) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
+    with pytest.raises(SystemExit) as stopped:
+        resume(tiny_model, tmp_path, "--max_steps", 5, "--data_dir", own_data)
+    assert stopped.value.code == 1 and "since then the training data and the labels changed" in capsys.readouterr().err
+    # A folder: what is trained from it outlives the checkpoints of later steps, not the other way round.
+    resume(tiny_model, tmp_path, "--max_steps", 4, "--save_total_limit", 1, checkpoint=tmp_path / "afqmc/checkpoint-3")
+    assert checkpoints(tmp_path) == {"checkpoint-4"}
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, tiny_model, sample_model, capsys):
+    call("run_seq_cls", *arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 1))
+    with pytest.raises(SystemExit) as stopped:
+        resume(sample_model, tmp_path, "--max_steps", 2)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 1 and "is of another model" in message and "Traceback" not in message
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, tiny_model, capsys, monkeypatch):
+    """In place of a full disk a limit on the size of files, below that of the weights: the error is alike."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rotate = ErnieTrainer._rotate_checkpoints
+
+    def fill_disk(self, **kwargs):
+        rotate(self, **kwargs)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+
+    arguments = arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 4, "--save_steps", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ErnieTrainer, "_rotate_checkpoints", fill_disk)
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                call("run_seq_cls", *arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = capsys.readouterr().err.rpartition("error: ")[2]
+    assert stopped.value.code == 1
+    assert "checkpoint-4 can't be written: File too large" in message and len(message.splitlines()) == 1
+    assert checkpoints(tmp_path) == {p.name for p in tmp_path.glob("afqmc/checkpoint-*")} == {"checkpoint-2"}
+    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "afqmc/model_state.pdparams").exists()
+    call("run_seq_cls", *arguments)
+    assert "checkpoint-4" in checkpoints(tmp_path) and (tmp_path / "afqmc/model_state.pdparams").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function of a size in KB: an empty folder on a disk of that size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size):
+        subprocess.run(["umount", folder], capture_output=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", folder]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a disk of its own can't be mounted here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True)
+
+
+def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, capsys):
+    """Predictions, the static model, the ONNX model."""
+    for size in (16, 300, 600):
+        disk = small_disk(size)
+        more = ["--do_predict", "--do_export", "--export_model_dir", disk]
+        with pytest.raises(SystemExit) as stopped:
+            call("run_seq_cls", *arguments_for("afqmc", tiny_fine_tuned("afqmc"), disk, *more))
+        message = capsys.readouterr().err.rpartition("error: ")[2]
+        assert stopped.value.code == 1
+        assert "can't be written: No space left on device" in message and len(message.splitlines()) == 1
+        assert not list(disk.rglob("*.part")) and not (disk / "afqmc/export").exists()
 
 
 # ------------------------------------------------------------------------------------------ two processes

@@ -33,9 +33,7 @@ LATENCY_TEXTS = 200  # texts of --benchmark that are answered one by one
 
 def new_parser(description):
     """A parser with the flags that do not depend on what the model runs on."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
     add = parser.add_argument
     add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
