@@ -13,7 +13,7 @@ from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from paddlenlp.utils.log import logger
 
 from ernie import paddle_int8
-from ernie.arguments import width_name
+from ernie.argument_checks import width_name
 from ernie.dev_set import DevSet
 from ernie.errors import UserError
 from ernie.export import dev_metrics, save_config_and_tokenizer, write_model_folder

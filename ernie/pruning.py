@@ -17,7 +17,7 @@ from paddlenlp.trainer import Trainer
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from ernie.arguments import width_name
+from ernie.argument_checks import width_name
 from ernie.files import new_folder, read_metrics, write_json
 from ernie.training import ErnieTrainer
 

@@ -21,7 +21,8 @@ from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from ernie import paddle_int8, pruning, report
-from ernie.arguments import ALGORITHMS, STRATEGIES, CompressionArguments, read_width, width_name
+from ernie.argument_checks import ALGORITHMS, STRATEGIES, read_width, width_name
+from ernie.arguments import CompressionArguments
 from ernie.compression import plan
 from ernie.dev_set import DevSet
 from ernie.errors import UsageError
