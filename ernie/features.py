@@ -94,12 +94,20 @@ def checked(processor, example, item):
         raise UserError(f"{example['where']}: {e}") from None
 
 
+def _warn_of_truncation(processor, truncated, number):
+    if truncated:
+        what, limit = processor.limit()
+        logger.warning(f"{truncated:,} of {number:,} {what}s are truncated at {limit} tokens")
+
+
 def seq_cls_features(processor, examples, labels=None):
     """Classification: a `Split`, with "labels" (int) if the names of the classes are given; None for None."""
     if examples is None:
         return None
     pairs = [checked(processor, e, (e["text"], e["text_pair"])) for e in examples]
+    truncated = processor.truncated
     split = Split(processor, examples, pairs, labels)
+    _warn_of_truncation(processor, processor.truncated - truncated, len(examples))
     if labels is not None:
         for feature, label in zip(split.features, label_ids(examples, labels)):
             feature["labels"] = label
@@ -224,11 +232,7 @@ def qa_features(processor, examples, labelled=True):
         return None
     truncated = processor.truncated
     split = Split(processor, examples, [checked(processor, e, (e["question"], e["context"])) for e in examples])
-    if processor.truncated > truncated:
-        longest = processor.tokenizer.longest_query(processor.max_seq_length, processor.params["max_query_length"])
-        logger.warning(
-            f"{processor.truncated - truncated:,} of {len(examples):,} questions were truncated at {longest} tokens"
-        )
+    _warn_of_truncation(processor, processor.truncated - truncated, len(examples))
     if not labelled:
         return split
     features, lost, moved = iter(split.features), [], []

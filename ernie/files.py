@@ -56,8 +56,16 @@ def write_text(path, text):
 
 
 def write_json(path, content):
-    """Writes a JSON file atomically."""
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    """Writes a JSON file atomically.
+
+    Raises:
+        UserError: a number is none (NaN) or infinite; names the file.
+    """
+    try:
+        text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError as e:
+        raise UserError(f"{path} would hold a number that is none (NaN) or infinite: the model has diverged") from e
+    write_text(path, text + "\n")
 
 
 def read_metrics(folder):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -144,6 +145,18 @@ class AtTheEnd(TrainerCallback):
         return control
 
 
+class Divergence(TrainerCallback):
+    """Ends a training whose loss is no number any more; what was saved before stays."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        for name in ("loss", "train_loss"):
+            if not math.isfinite((logs or {}).get(name, 0)):
+                raise UserError(
+                    f"the loss is {logs[name]} at step {state.global_step:,}: the training has diverged; lower "
+                    f"--learning_rate ({args.learning_rate:g}), and add --overwrite_output_dir to start again"
+                )
+
+
 class ForeignCheckpoints(TrainerCallback):
     """Refuses to train where a checkpoint would replace one that this project did not write."""
 
@@ -187,6 +200,7 @@ class ErnieTrainer(Trainer):
         self.metrics_at = {}  # {global step: dev metrics}
         self.add_callback(AtTheEnd)
         self.add_callback(ForeignCheckpoints)
+        self.add_callback(Divergence)
 
     def fine_tune(self):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""

@@ -291,7 +291,7 @@ def test_the_metric_with_and_without_its_prefix(tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "autonlp"])
 def test_reports_to_what_is_not_installed(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("ernie.arguments._can_report", lambda found: found != name)
+    monkeypatch.setattr("ernie.argument_checks._can_report", lambda found: found != name)
     with pytest.raises(UserError, match=f"--report_to {name}.*pip install"):
         parse(tmp_path, "--report_to", name)
     for value, expected in (("none", []), ("visualdl", ["visualdl"])):

@@ -225,7 +225,7 @@ def test_a_long_question_leaves_the_context_a_quarter_of_the_window(caplog):
         "where": "x",
     }
     split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), [example])
-    assert "1 of 1 questions were truncated at 45 tokens" in caplog.text
+    assert "1 of 1 questions are truncated at 45 tokens" in caplog.text
     assert len(split.features) == 13 and all(place.stop - place.start <= 16 for _, place in split.notes[0][1])
     assert any(feature["start_positions"] for feature in split.features)
 

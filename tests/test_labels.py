@@ -22,6 +22,7 @@ from ernie import models
         {"label2id": {"a": 0, "c": 2, "b": 1}},
         {"id2label": {}, "label2id": {"a": 0, "c": 2, "b": 1}},
         {"id2label": ["a", "b", "c"], "label2id": {"a": 0, "b": 1, "c": 2}},
+        {"id2label": {"1": "a", "2": "b", "3": "c"}, "label2id": {"a": 1, "b": 2, "c": 3}},
         {"id2label": ["a", "b", "c"], "label2id": {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}},  # nobody's names
     ],
 )
@@ -44,6 +45,11 @@ def test_labels_that_are_clear(config):
 )
 def test_numbers_are_names_too(id2label, labels):
     assert read_labels({"id2label": id2label}, "config.json") == labels
+
+
+def test_names_that_look_like_numbers_of_classes():
+    config = {"id2label": {"0": "100", "1": "2"}, "label2id": {"100": 0, "2": 1}}
+    assert read_labels(config, "config.json") == ["100", "2"]
 
 
 UNCLEAR = [

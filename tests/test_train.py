@@ -17,6 +17,8 @@ import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA, SCRIPT_OF, answer_of, arguments_for, assert_same, call, read, start
 from paddlenlp.transformers import AutoModel
 
+from ernie.errors import UserError
+from ernie.files import write_json
 from ernie.tasks import DATA_SETS
 from ernie.training import ErnieTrainer
 
@@ -477,3 +479,17 @@ def test_two_processes_over_gloo(tmp_path, tiny_model):
         else:
             assert [r["label"] for r in two] == [r["label"] for r in one]
             np.testing.assert_allclose([r["confidence"] for r in two], [r["confidence"] for r in one], atol=1e-5)
+
+
+def test_a_training_that_diverges_ends_and_says_so(tiny_model, tmp_path, capsys):
+    more = ["--do_train", "--learning_rate", 1e30, "--max_steps", 6, "--logging_steps", 1, "--save_steps", 100]
+    with pytest.raises(SystemExit) as error:
+        call("run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, *more))
+    assert error.value.code == 1 and "has diverged" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("model_state.pdparams"))
+
+
+def test_a_score_that_is_no_number_is_not_written(tmp_path):
+    with pytest.raises(UserError, match=r"metrics\.json"):
+        write_json(str(tmp_path / "metrics.json"), {"f1": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ answer a line. README.md describes both.
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -101,6 +102,8 @@ def answer(args, **options):
                 print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
         else:
             write_answers(predictor, items, sink)
+        if summary := predictor.task.truncation_summary():
+            print(f"{os.path.basename(sys.argv[0])}: {summary}", file=sys.stderr)
 
 
 def positive(text):
@@ -134,9 +137,9 @@ def open_output(name):
         sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    target, descriptor = follow_links(name)
-    part = target + ".part"
     try:
+        target, descriptor = follow_links(name)
+        part = target + ".part"
         if descriptor is not None:
             part = None
             target = os.dup(descriptor)
@@ -169,6 +172,8 @@ def follow_links(name):
         if not os.path.islink(name):
             break
         name = os.path.join(os.path.dirname(name), os.readlink(name))
+    else:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
     return name, None
 
 
@@ -206,9 +211,25 @@ def parse_line(line, task, first=False):
         except (ValueError, RecursionError) as e:
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
         return task.check(item)
+    if _begins_array(text.strip()):
+        raise PredictorError("a JSON array; write one object per line, without brackets and commas around them")
     if task.second is None or "\t" not in text:
         return task.check(text)
     return task.check(text.split("\t"))
+
+
+def _begins_array(text):
+    """Whether a line is a JSON array of texts or objects, or its beginning; "[转载]", "[1]" and "[CLS]" are text."""
+    if not text.startswith("["):
+        return False
+    rest = text[1:].lstrip()
+    if not rest:
+        return True
+    try:
+        item, end = json.JSONDecoder().raw_decode(rest)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(item, (dict, list)) or (isinstance(item, str) and rest[end:].strip()[:1] in ("", ",", "]"))
 
 
 def write_answers(predictor, items, sink):

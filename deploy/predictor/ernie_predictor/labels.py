@@ -20,7 +20,11 @@ def read_labels(config, path):
     """
     id2label, label2id = config.get("id2label"), config.get("label2id")
     labels = _names(id2label, f"{path}, `id2label`")
-    others = _names(label2id, f"{path}, `label2id`") if not labels or _is_by_name(label2id) else []
+    others = []
+    if _is_by_name(label2id):
+        others = _in_order([(_number(index), label) for label, index in label2id.items()], f"{path}, `label2id`")
+    elif not labels:
+        others = _names(label2id, f"{path}, `label2id`")
     place = {label: index for index, label in enumerate(labels)}
     for index, label in enumerate(others):
         if place.get(label, index) != index:
@@ -43,7 +47,12 @@ def _names(found, where):
         pairs = [(_number(index), label) for label, index in found.items()]
     else:
         raise PredictorError(f"{where} is {found!r:.80}; {EXPECTED}")
-    pairs.sort(key=lambda pair: pair[0])
+    return _in_order(pairs, where)
+
+
+def _in_order(pairs, where):
+    """The names of (number of a class, its name), in order."""
+    pairs = sorted(pairs, key=lambda pair: pair[0])
     first = pairs[0][0]
     for place, (index, _) in enumerate(pairs, start=first):
         if first > 1 or index != place:

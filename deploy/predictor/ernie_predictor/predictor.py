@@ -205,8 +205,8 @@ class Predictor:
         features, notes = self.task.tokenize(pairs)
         if self.task.truncated > truncated and not self._warned:
             self._warned = True
-            if warning := self.task.truncation_warning():
-                logger.warning(warning)
+            what, limit = self.task.limit()
+            logger.warning(f"a {what} is longer than {limit} tokens and is truncated, and so is every longer one")
         return self.task.read(pairs, notes, self.run(features))
 
     def run(self, features):

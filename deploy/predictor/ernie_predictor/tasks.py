@@ -71,9 +71,17 @@ class Task:
         self.params = {name: (params or {}).get(name, value) for name, value in self.defaults.items()}
         self.truncated = 0
 
-    def truncation_warning(self):
-        """What a user must know about truncated texts; None where nothing but the end of a text is unread."""
-        return None
+    def limit(self):
+        """(what is truncated: "text" or "question", at how many tokens)."""
+        return "text", self.max_seq_length
+
+    def truncation_summary(self):
+        """How many texts were truncated so far, in a sentence; None where none was."""
+        what, limit = self.limit()
+        if not self.truncated:
+            return None
+        many = f"1 {what} is" if self.truncated == 1 else f"{self.truncated:,} {what}s are"
+        return f"{many} longer than {limit} tokens; what stands behind was not read"
 
     def check(self, item):
         """Turns what a caller passed (a str, a pair or a dict) into a `Pair`; other fields of a dict are ignored.
@@ -227,9 +235,9 @@ class QuestionAnswering(Task):
         super().__init__(tokenizer, max_seq_length, id2label, params)
         self.usual_length = max_seq_length  # the windows of a long context are full
 
-    def truncation_warning(self):
+    def limit(self):
         longest = self.tokenizer.longest_query(self.max_seq_length, self.params["max_query_length"])
-        return f"a question is longer than {longest} tokens and is truncated, and so is every longer one"
+        return "question", longest
 
     def _check_text(self, name, text):
         if name == "question" and text == "":
