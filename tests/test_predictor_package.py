@@ -83,7 +83,7 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "paddle"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_forked_child_answers(backend, exported):
     command = [sys.executable, "-c", FORKS, str(PREDICTOR), str(exported("tnews")[0]), backend]
     process = subprocess.Popen(command, start_new_session=True)
@@ -93,6 +93,29 @@ def test_a_forked_child_answers(backend, exported):
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == 0
+
+
+def test_a_runtime_that_fails_while_it_answers_is_one_message(exported):
+    """Here because ids are beyond the vocabulary, as with a tokenizer of another model."""
+    model = ErniePredictor(exported("tnews")[0], backend="onnxruntime").model
+    batch = {name: np.full([2, 7], 10**6) for name in ("input_ids", "token_type_ids")}
+    with pytest.raises(PredictorError, match=r"model\.onnx failed on a batch of 2x7 tokens: "):
+        model(batch)
+
+
+def test_each_predictor_has_its_own_threads(exported):
+    folder = exported("tnews")[0]
+    texts = ["今年的苹果又大又甜" * 20] * 64
+
+    def count():
+        return sum(thread.name.startswith("ernie_tokenizer") for thread in threading.enumerate())
+
+    before = count()
+    one = ErniePredictor(folder, num_threads=1)
+    one.predict(texts)
+    assert count() == before
+    three = ErniePredictor(folder, num_threads=3)
+    assert three.predict(texts) == one.predict(texts) and 1 <= count() - before <= 3
 
 
 def test_a_predictor_is_pickled(exported):
