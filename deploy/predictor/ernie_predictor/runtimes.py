@@ -151,6 +151,7 @@ class Model:
 def _after_fork():
     for model in list(_models):
         model._leave_to_parent()
+        PaddleModel.parent_ran |= isinstance(model, PaddleModel)
 
 
 if hasattr(os, "register_at_fork"):
@@ -293,6 +294,7 @@ class PaddleModel(Model):
     """
 
     backend = "paddle"
+    parent_ran = False  # whether this process was forked from one that had Paddle run, whose threads it waits for
 
     def __init__(self, model_dir, precision_mode, use_device):
         prefix = os.path.join(model_dir, "int8" if precision_mode == "int8" else "model")
@@ -307,6 +309,11 @@ class PaddleModel(Model):
         self.widths = [None] * len(self.runtime.predictor.get_output_names())
 
     def open(self):
+        if PaddleModel.parent_ran:
+            raise PredictorError(
+                "Paddle does not run in a process that was forked after it ran: open the predictor after the fork, "
+                "start processes by spawn, or take --backend onnxruntime or openvino"
+            )
         # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's after it
         # (PaddlePaddle/Paddle#70538).
         import zlib  # noqa: F401  isort: skip
