@@ -89,6 +89,28 @@ sys.exit(status)
 """
 
 
+SIGNALS = """
+import signal, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from ernie_predictor import ErniePredictor
+signal.signal(signal.SIGCHLD, lambda *arguments: None)
+one, two = (ErniePredictor(sys.argv[2], precision_mode="int8", backend=sys.argv[3]) for _ in range(2))
+assert one.predict(["足球"]) == two.predict(["足球"])
+del one
+del two
+subprocess.run(["true"])
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "paddle"])
+def test_a_signal_after_models_are_closed_ends_nothing(backend, quantized):
+    """OpenVINO left a freed stack to signal handlers, on processors with AMX."""
+    command = [sys.executable, "-c", SIGNALS, str(PREDICTOR), str(quantized), backend]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_forked_child_answers(backend, exported):
     command = [sys.executable, "-c", FORKS, str(PREDICTOR), str(exported("tnews")[0]), backend]

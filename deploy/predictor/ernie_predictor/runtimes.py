@@ -8,6 +8,7 @@ opens the model anew.
 import collections
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -116,8 +117,8 @@ class Model:
             raise PredictorError(cannot_load(self.path, e)) from e
 
     def _leave_to_parent(self):
-        if self._runtime is not None and hasattr(ctypes, "pythonapi"):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._runtime))
+        if self._runtime is not None:
+            _keep(self._runtime)
         self._runtime, self._lock = None, threading.Lock()
 
     def open(self):
@@ -146,6 +147,12 @@ class Model:
         except Exception as e:
             shape = "x".join(map(str, np.shape(batch["input_ids"])))
             raise PredictorError(f"{self.path} failed on a batch of {shape} tokens: {one_line(e)}") from e
+
+
+def _keep(value):
+    """Lets Python never delete a value, not even when it ends."""
+    if hasattr(ctypes, "pythonapi"):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def _after_fork():
@@ -235,7 +242,7 @@ class OpenVinoModel(Model):
     def open(self):
         import openvino
 
-        core = openvino.Core()
+        core = _openvino_core(os.getpid())
         self.from_blob = False
         if self._blob is not None:
             path = self._blob.find()
@@ -276,6 +283,24 @@ class OpenVinoModel(Model):
             return [np.array(results[output]) for output in runtime.compiled.outputs]
         finally:
             runtime.requests.append(request)
+
+
+@functools.cache
+def _openvino_core(process):
+    """OpenVINO's runtime, one for all models of a process, and never deleted.
+
+    On processors with AMX each has signal handlers of the thread run on a stack of its own, and frees that when it is
+    deleted: with two of them, the first deleted first, the next signal that has a handler (SIGTERM, SIGCHLD) ended the
+    process with SIGSEGV (OpenVINO 2026.4, SigAltStackSetup of openvinotoolkit/openvino#11894).
+
+    Args:
+        process: its id; a forked child has a runtime of its own.
+    """
+    import openvino
+
+    core = openvino.Core()
+    _keep(core)
+    return core
 
 
 class _Compiled:
