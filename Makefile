@@ -70,12 +70,14 @@ $(DEV_READY): requirements-dev.txt $(READY)
 UV := .venv-lock/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \
   --annotation-style line --custom-compile-command "make lock" $(ARGS)
 
-lock: ## Write requirements*.txt anew from requirements*.in; ARGS=--upgrade for newer versions
+lock: ## Write the locked requirements anew; ARGS=--upgrade for newer versions
 	@$(if $(VERSION),,echo "$(NO_PYTHON)" >&2; exit 1)
 	@test -x .venv-lock/bin/uv || { "$(BASE)" -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv; }
 	$(UV) requirements.in -o requirements.txt
 	$(UV) -c requirements.txt requirements-gpu.in -o requirements-gpu.txt
 	$(UV) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	for list in deploy/*/requirements_*.txt; do case $$list in *.lock.txt) ;; *) \
+	  $(UV) --generate-hashes $$list -o $${list%.txt}.lock.txt || exit 1 ;; esac; done
 
 clean: ## Remove environments and caches (models and results stay)
 	rm -rf .venv .venv-* .pytest_cache .ruff_cache

@@ -39,7 +39,22 @@ def load_examples(task, data_args, split):
         UserError: a file is missing or empty, or a row is broken; names file and line.
     """
     path = find_split(task, data_args, split)
-    labelled = split != "test"
+    replaced = split == "dev" and data_args.data_dir and os.path.basename(path).startswith("test.")
+    try:
+        examples = _read(task, data_args, path, labelled=split != "test")
+    except UserError as e:
+        if replaced:
+            raise UserError(
+                f"there is no dev.{task.suffix}, and test.{task.suffix} can't take its place: {e}"
+            ) from None
+        raise
+    if replaced and data_args.dataset not in DATA_SETS:
+        logger.warning(f"there is no dev.{task.suffix}: models are scored, and the best is chosen, on {path}")
+    logger.info(f"{split}: {len(examples):,} examples from {path}")
+    return examples
+
+
+def _read(task, data_args, path, labelled):
     if task is SEQ_CLS:
         data_set = DATA_SETS.get(data_args.dataset)
         examples = read_seq_cls(path, labelled, data_set and data_set.no_agreement)
@@ -48,7 +63,6 @@ def load_examples(task, data_args, split):
     if not examples:
         raise UserError(f"{path} has no examples")
     set_ids(examples, task, check=not labelled)
-    logger.info(f"{split}: {len(examples):,} examples from {path}")
     return examples
 
 

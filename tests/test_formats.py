@@ -470,3 +470,13 @@ def test_no_ner_file_gives_a_traceback(tmp_path, labelled):
         read += 1
         assert examples and all(len(e["tokens"]) == len(e.get("tags", e["tokens"])) for e in examples)
     assert read > 300
+
+
+def test_a_missing_dev_file_is_named(tmp_path, caplog):
+    """MSRA_NER is scored on its test file; another data set may be, aloud, if that has tags."""
+    write(tmp_path / "own/test.tsv", "北\x02京\tB-LOC\x02I-LOC")
+    args = DataArguments(dataset="own", data_dir=str(tmp_path))
+    assert len(data.load_examples(TOKEN_CLS, args, "dev")) == 1
+    assert "there is no dev.tsv" in caplog.text
+    write(tmp_path / "own/test.tsv", "北\x02京")
+    refused(["no dev.tsv", "test.tsv line 1"], data.load_examples, TOKEN_CLS, args, "dev")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 
 import numpy as np
 import onnx
@@ -368,6 +369,29 @@ def test_the_folder_alone_answers_without_paddle(dataset, exported, tmp_path):
     assert not (tmp_path / "out.jsonl.part").exists()
 
 
+@pytest.mark.slow
+def test_what_is_copied_to_a_server_installs_and_answers(exported, tmp_path):
+    """The locked requirements, every file by its hash, into an environment of its own: also INT8 of an FP32 folder."""
+    shutil.copytree(PREDICTOR, tmp_path / "predictor", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder, inputs, expected), clean = exported("tnews"), {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    (tmp_path / "texts.txt").write_text("\n".join(inputs[:20]), encoding="utf-8")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    lock = tmp_path / "predictor" / "requirements_cpu.lock.txt"
+    install = [python, "-m", "pip", "install", "-q", "--only-binary", ":all:", "--require-hashes", "-r", lock]
+    subprocess.run(install, check=True, env=clean)
+    command = [python, tmp_path / "predictor" / "infer_cpu.py", "--model_path", folder]
+    command += ["--input", tmp_path / "texts.txt", "--cache_dir", tmp_path / "cache"]
+    for more in ([], ["--backend", "onnxruntime"], ["--precision_mode", "int8"]):
+        done = subprocess.run([*command, *more], capture_output=True, env=clean)
+        assert done.returncode == 0, done.stderr.decode()
+        if more[:1] == ["--precision_mode"]:
+            same = [a["label"] == b["label"] for a, b in zip(answers_in(done.stdout), expected)]
+            assert len(same) == 20 and sum(same) >= 18
+        else:
+            assert_same(answers_in(done.stdout), expected[:20])
+
+
 def test_standard_input_is_answered_as_it_comes(exported):
     folder, inputs, expected = exported("tnews")
     command = [sys.executable, str(PREDICTOR / "infer_cpu.py"), "--model_path", str(folder), "--input", "-"]
@@ -496,12 +520,17 @@ def test_what_is_no_text(item, exported):
 
 @pytest.mark.parametrize("dataset", ["tnews", "msra_ner"])
 def test_a_text_of_a_million_characters(dataset, exported):
-    """Answered as its beginning is: a text is cut, not refused."""
+    """Classified as its beginning is; of one with entities, and of a context, the whole is read."""
     folder, _, _ = exported(dataset)
     predictor = ErniePredictor(folder)
     text = ("北京 Beijing大学，😀" * 100_000)[:1_000_000]
     assert len(text) == 1_000_000
-    assert_same(predictor.predict([text, "好"]), predictor.predict([text[:2000], "好"]))
+    found, other = predictor.predict([text, "好"])
+    assert_same([other], predictor.predict(["好"]))
+    if dataset == "msra_ner":
+        assert found[0]["start"] < 100 and found[-1]["end"] > 999_900
+    else:
+        assert_same([found], predictor.predict([text[:2000]]))
 
 
 def test_a_package_that_is_not_installed(exported, monkeypatch):

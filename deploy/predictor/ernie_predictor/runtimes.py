@@ -8,6 +8,7 @@ opens the model anew.
 import collections
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -116,8 +117,8 @@ class Model:
             raise PredictorError(cannot_load(self.path, e)) from e
 
     def _leave_to_parent(self):
-        if self._runtime is not None and hasattr(ctypes, "pythonapi"):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._runtime))
+        if self._runtime is not None:
+            _keep(self._runtime)
         self._runtime, self._lock = None, threading.Lock()
 
     def open(self):
@@ -148,9 +149,16 @@ class Model:
             raise PredictorError(f"{self.path} failed on a batch of {shape} tokens: {one_line(e)}") from e
 
 
+def _keep(value):
+    """Lets Python never delete a value, not even when it ends."""
+    if hasattr(ctypes, "pythonapi"):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
 def _after_fork():
     for model in list(_models):
         model._leave_to_parent()
+        PaddleModel.parent_ran |= isinstance(model, PaddleModel)
 
 
 if hasattr(os, "register_at_fork"):
@@ -234,7 +242,7 @@ class OpenVinoModel(Model):
     def open(self):
         import openvino
 
-        core = openvino.Core()
+        core = _openvino_core(os.getpid())
         self.from_blob = False
         if self._blob is not None:
             path = self._blob.find()
@@ -277,6 +285,24 @@ class OpenVinoModel(Model):
             runtime.requests.append(request)
 
 
+@functools.cache
+def _openvino_core(process):
+    """OpenVINO's runtime, one for all models of a process, and never deleted.
+
+    On processors with AMX each has signal handlers of the thread run on a stack of its own, and frees that when it is
+    deleted: with two of them, the first deleted first, the next signal that has a handler (SIGTERM, SIGCHLD) ended the
+    process with SIGSEGV (OpenVINO 2026.4, SigAltStackSetup of openvinotoolkit/openvino#11894).
+
+    Args:
+        process: its id; a forked child has a runtime of its own.
+    """
+    import openvino
+
+    core = openvino.Core()
+    _keep(core)
+    return core
+
+
 class _Compiled:
     """A compiled model, its free infer requests, and what must live as long as it does."""
 
@@ -293,6 +319,7 @@ class PaddleModel(Model):
     """
 
     backend = "paddle"
+    parent_ran = False  # whether this process was forked from one that had Paddle run, whose threads it waits for
 
     def __init__(self, model_dir, precision_mode, use_device):
         prefix = os.path.join(model_dir, "int8" if precision_mode == "int8" else "model")
@@ -307,6 +334,11 @@ class PaddleModel(Model):
         self.widths = [None] * len(self.runtime.predictor.get_output_names())
 
     def open(self):
+        if PaddleModel.parent_ran:
+            raise PredictorError(
+                "Paddle does not run in a process that was forked after it ran: open the predictor after the fork, "
+                "start processes by spawn, or take --backend onnxruntime or openvino"
+            )
         # Paddle 2.6 brings a zlib of its own, which crashes whatever first loads Python's after it
         # (PaddlePaddle/Paddle#70538).
         import zlib  # noqa: F401  isort: skip
