@@ -137,6 +137,15 @@ def test_accents_and_dropped_characters_stay_with_their_word(tokenizer, text, ex
         assert words(tokenizer, unicodedata.normalize(form, text)) == normal
 
 
+def test_an_answer_keeps_its_last_accent(tokenizer):
+    context = "在cafe\u0301\u200d 唱歌"
+    (encoding,) = tokenizer.encode([context])
+    logits = np.zeros([2, len(encoding.ids)])
+    logits[:, 1] = 9
+    (best, *_) = answers.read_answers([(logits[0], logits[1], 0)], context, encoding.offsets)
+    assert best["answer"] == context[best["start"] : best["end"]] == "cafe\u0301\u200d"
+
+
 LABELS = ["O", "B-PER", "I-PER"]
 
 

@@ -223,6 +223,9 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         [{"answer": str, "start": int, "end": int, "confidence": float}], best first, no text twice;
         one empty answer where the context has no pieces.
     """
+    # What the tokenizer drops behind a piece, such as an accent, belongs to it.
+    limits = [start for start, _ in offsets[1:]] + [len(context)]
+    stops = [end if end >= limit else _dropped_until(context, end, limit) for (_, end), limit in zip(offsets, limits)]
     found = {}
     for start_logits, end_logits, first in windows:
         starts, ends = _top(start_logits, n_best_size), _top(end_logits, n_best_size)
@@ -230,7 +233,7 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         rows, columns = np.nonzero((lengths > 0) & (lengths <= max_answer_length))
         scores = start_logits[starts[rows]] + end_logits[ends[columns]]
         for score, begin, last in zip(scores.tolist(), starts[rows] + first, ends[columns] + first):
-            span = (offsets[begin][0], offsets[last][1])
+            span = (offsets[begin][0], stops[last])
             found[span] = max(score, found.get(span, score))
     longest = max((len(start) for start, _, _ in windows), default=0)
     if not found and n_best_size < longest:
