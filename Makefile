@@ -76,7 +76,7 @@ lock: ## Write the locked requirements anew; ARGS=--upgrade for newer versions
 	$(UV) requirements.in -o requirements.txt
 	$(UV) -c requirements.txt requirements-gpu.in -o requirements-gpu.txt
 	$(UV) -c requirements.txt requirements-dev.in -o requirements-dev.txt
-	for list in deploy/*/requirements_*.txt; do case $$list in *.lock.txt) ;; *) \
+	for list in deploy/*/requirements*.txt; do case $$list in *.lock.txt) ;; *) \
 	  $(UV) --generate-hashes $$list -o $${list%.txt}.lock.txt || exit 1 ;; esac; done
 
 clean: ## Remove environments and caches (models and results stay)

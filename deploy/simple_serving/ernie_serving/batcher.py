@@ -1,0 +1,277 @@
+"""A queue for one model: the texts of all requests, in batches of similar length.
+
+Texts are taken in the order in which they came, a few batches' worth at once, sorted by length, and cut by a budget of
+tokens, so that a long text never pads thirty short ones. All that was taken runs before more is taken: no text waits
+behind luckier ones for longer than that. Knows no HTTP: `Batcher` serves any program with a task and a model.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import logging
+import threading
+import time
+
+import numpy as np
+
+logger = logging.getLogger("ernie_serving")
+
+
+class QueueFull(Exception):
+    """There is no room for a request now.
+
+    Attributes:
+        retry_after: seconds after which there should be.
+    """
+
+    def __init__(self, message, retry_after):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TimedOut(Exception):
+    """A request waited for longer than it may."""
+
+
+class Closed(Exception):
+    """The queue takes no more requests: the server is about to stop."""
+
+
+class ModelFailed(Exception):
+    """The model could not run a text; the reason is in the log."""
+
+
+class Job:
+    """The features of one request on their way through the model.
+
+    Attributes:
+        future: of the outputs, a list with a tuple of arrays for each feature, in order. Cancelled, what has not run
+            yet leaves the queue.
+        tokens: of all features, without padding.
+        queue_seconds: from its arrival to its first batch.
+        model_seconds: of the batches in which it was.
+    """
+
+    def __init__(self, features, batch_size, deadline):
+        self.features, self.batch_size, self.deadline = features, batch_size, deadline
+        self.future = concurrent.futures.Future()
+        self.tokens = sum(len(ids) for ids, _ in features)
+        self.arrived = time.monotonic()
+        self.queue_seconds = None
+        self.model_seconds = 0.0
+        self._outputs = [None] * len(features)
+        self._missing = len(features)
+
+    def is_over(self):
+        """Whether nobody waits for the rest of it."""
+        if self.future.done():
+            return True
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.fail(TimedOut("the request waited too long for its turn"))
+            return True
+        return False
+
+    def begin(self):
+        if self.queue_seconds is None:
+            self.queue_seconds = time.monotonic() - self.arrived
+
+    def give(self, index, outputs):
+        self._outputs[index] = outputs
+        self._missing -= 1
+        if self._missing == 0:
+            self._end(lambda: self.future.set_result(self._outputs))
+
+    def fail(self, error):
+        self._end(lambda: self.future.set_exception(error))
+
+    def _end(self, end):
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled in this moment
+            end()
+
+
+class Batcher:
+    """Runs jobs through a model, in a thread of its own.
+
+    Args:
+        model: a function of a batch {"input_ids", "token_type_ids"}, int64 [batch, length] each, that returns the
+            outputs, float arrays [batch, ...].
+        pad: a function of a list of features, (input_ids, token_type_ids), that returns such a batch.
+        max_batch_tokens: tokens of a batch at most, padding counted; a longer text runs alone.
+        max_batch_size: texts of a batch at most.
+        max_wait: seconds that the first text waits for others when the model is free.
+        max_queue_tokens: tokens that may wait; beyond, `submit` raises `QueueFull`.
+        sort: whether what waits is sorted by length.
+        lookahead: how many batches' worth is taken and sorted at once.
+        on_batch: a function of (texts, tokens, padding, seconds), called after each batch.
+    """
+
+    def __init__(
+        self,
+        model,
+        pad,
+        max_batch_tokens=4096,
+        max_batch_size=64,
+        max_wait=0.0,
+        max_queue_tokens=262_144,
+        sort=True,
+        lookahead=4,
+        on_batch=None,
+    ):
+        self.model, self.pad = model, pad
+        self.max_batch_tokens, self.max_batch_size = max_batch_tokens, max_batch_size
+        self.max_wait, self.max_queue_tokens = max_wait, max_queue_tokens
+        self.sort, self.lookahead, self.on_batch = sort, lookahead, on_batch
+        self.queued_tokens = self.queued_texts = self.running_texts = 0
+        self._tokens_per_second = None
+        self._pieces = collections.deque()  # (job, index of the feature)
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="ernie_batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, features, batch_size=None, deadline=None):
+        """Queues the features of a request.
+
+        Args:
+            features: [(input_ids, token_type_ids)], as a task's `tokenize` returns them.
+            batch_size: how many of them run at once, at most.
+            deadline: `time.monotonic()` after which nobody waits for them.
+
+        Returns:
+            A `Job`.
+
+        Raises:
+            QueueFull: they do not fit in now.
+            Closed: `close` was called.
+        """
+        job = Job(features, batch_size, deadline)
+        with self._changed:
+            if self._closed:
+                raise Closed("the server is stopping")
+            if self._pieces and self.queued_tokens + job.tokens > self.max_queue_tokens:
+                raise QueueFull(
+                    f"the queue is full: {self.queued_tokens:,} of {self.max_queue_tokens:,} tokens wait, the request "
+                    f"has {job.tokens:,}",
+                    self._retry_after(),
+                )
+            self._pieces.extend((job, index) for index in range(len(features)))
+            self.queued_tokens += job.tokens
+            self.queued_texts += len(features)
+            self._changed.notify_all()
+        if not features:
+            job.future.set_result([])
+        return job
+
+    def close(self, timeout=None):
+        """Takes no more jobs, and waits until those that are queued have run. Returns whether they have."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def is_alive(self):
+        return self._thread.is_alive()
+
+    def _retry_after(self):
+        """Whole seconds in which half of what waits should have run."""
+        rate = self._tokens_per_second or self.max_queue_tokens
+        return max(1, round(self.queued_tokens / 2 / rate))
+
+    def _work(self):
+        while (pieces := self._take()) is not None:
+            for batch in self._batches(pieces):
+                self._run(batch)
+
+    def _take(self):
+        """The texts that run next, in order of arrival; None when the queue is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._closed)
+            if self.max_wait and not self._closed:
+                first = self._pieces[0][0].arrived
+                full = lambda: self._closed or self.queued_tokens >= self.max_batch_tokens  # noqa: E731
+                self._changed.wait_for(full, max(0.0, first + self.max_wait - time.monotonic()))
+            if not self._pieces:
+                return None
+            taken, tokens = [], 0
+            while self._pieces and (not taken or tokens < self.lookahead * self.max_batch_tokens):
+                job, index = self._pieces.popleft()
+                length = len(job.features[index][0])
+                self.queued_tokens -= length
+                self.queued_texts -= 1
+                if not job.is_over():
+                    taken.append((job, index, length))
+                    tokens += length
+            return taken
+
+    def _batches(self, pieces):
+        """Cuts texts into batches by the budget of tokens; yields lists of (job, index, length)."""
+        if self.sort:
+            pieces = sorted(pieces, key=lambda piece: -piece[2])  # the longest first, which need the most memory
+        while pieces:
+            batch, later, of_job = [], [], collections.Counter()
+            longest = 0
+            for place, piece in enumerate(pieces):
+                job, _, length = piece
+                length = max(longest, length)
+                if batch and ((len(batch) + 1) * length > self.max_batch_tokens or len(batch) == self.max_batch_size):
+                    later += pieces[place:]
+                    break
+                if job.batch_size is not None and of_job[job] >= job.batch_size:
+                    later.append(piece)
+                    continue
+                batch.append(piece)
+                of_job[job] += 1
+                longest = length
+            pieces = later
+            yield batch
+
+    def _run(self, batch):
+        batch = [piece for piece in batch if not piece[0].is_over()]
+        if not batch:
+            return
+        for job, _, _ in batch:
+            job.begin()
+        self.running_texts = len(batch)
+        begin = time.monotonic()
+        try:
+            outputs = self._call(batch)
+        except Exception as e:
+            logger.exception("a batch of %d texts failed", len(batch))
+            self._fail(batch, e)
+            return
+        finally:
+            self.running_texts = 0
+            seconds = time.monotonic() - begin
+        tokens = sum(length for _, _, length in batch)
+        padding = max(length for _, _, length in batch) * len(batch) - tokens
+        rate = tokens / max(seconds, 1e-6)
+        before = self._tokens_per_second
+        self._tokens_per_second = rate if before is None else 0.9 * before + 0.1 * rate
+        for job in {id(job): job for job, _, _ in batch}.values():
+            job.model_seconds += seconds
+        for (job, index, _), *row in zip(batch, *outputs):
+            job.give(index, tuple(row))
+        if self.on_batch is not None:
+            self.on_batch(len(batch), tokens, padding, seconds)
+
+    def _call(self, batch):
+        outputs = self.model(self.pad([job.features[index] for job, index, _ in batch]))
+        if not all(np.isfinite(array).all() for array in outputs):
+            raise ValueError("the model gave outputs that are not a number, or infinite")
+        return outputs
+
+    def _fail(self, batch, error):
+        """Of a batch that failed, each text runs alone: one of them may be to blame, and spoils no other."""
+        for job, index, length in batch:
+            if job.is_over():
+                continue
+            if len(batch) == 1:
+                job.fail(ModelFailed("the model could not run this text"))
+                continue
+            try:
+                outputs = self._call([(job, index, length)])
+            except Exception:
+                job.fail(ModelFailed("the model could not run this text"))
+            else:
+                job.give(index, tuple(array[0] for array in outputs))

@@ -1,0 +1,281 @@
+"""The servers over real HTTP on loopback: published requests, answers, errors, and how they start and stop."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+from conftest import ROOT, assert_same
+
+SERVING = ROOT / "deploy" / "simple_serving"
+SERVERS = {
+    "tnews": ("server_seq_cls", "ernie_cls"),
+    "afqmc": ("server_seq_cls", "ernie_cls"),
+    "msra_ner": ("server_token_cls", "ernie_ner"),
+    "cmrc2018": ("server_qa", "ernie_qa"),
+}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Running:
+    """A server's process, and where it is asked."""
+
+    def __init__(self, dataset, model, *flags, how="python", **environment):
+        script, name = SERVERS[dataset]
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.route = f"{self.url}/models/{name}"
+        arguments = ["--model_path", str(model), "--port", str(self.port), *map(str, flags)]
+        command = [sys.executable, str(SERVING / f"{script}.py"), *arguments]
+        if how == "uvicorn":
+            command = [sys.executable, "-m", "uvicorn", f"{script}:app", "--port", str(self.port)]
+            environment["MODEL_PATH"] = str(model)
+        elif how == "paddlenlp":
+            command = [sys.executable, "-m", "paddlenlp.cli.main", "server", f"{script}:app", "--port", str(self.port)]
+            environment["MODEL_PATH"] = str(model)
+        self.process = subprocess.Popen(
+            command, cwd=SERVING, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def wait(self, headers=None):
+        """Until it is ready; a server that ends before fails the test."""
+        while True:
+            if self.process.poll() is not None:
+                raise AssertionError(self.process.communicate()[0].decode()[-3000:])
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{self.url}/ready", timeout=60, headers=headers).status_code == 200:
+                    return self
+            time.sleep(0.05)
+
+    def ask(self, body, **kwargs):
+        return requests.post(self.route, json=body, timeout=60, **kwargs)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def servers(exported):
+    running = {}
+
+    def get(dataset):
+        if dataset not in running:
+            running[dataset] = Running(dataset, exported(dataset)[0]).wait()
+        return running[dataset]
+
+    yield get
+    assert [server.stop() for server in running.values()] == [0] * len(running)
+
+
+def data_of(dataset, inputs):
+    if dataset == "cmrc2018":
+        return {"question": [q for q, _ in inputs], "context": [c for _, c in inputs]}
+    if dataset == "afqmc":
+        return {"text": [a for a, _ in inputs], "text_pair": [b for _, b in inputs]}
+    return {"text": list(inputs)}
+
+
+def answers_of(dataset, result):
+    """A result in the predictor's form."""
+    if dataset == "msra_ner":
+        return [[{**{k: e[k] for k in ("entity", "label", "confidence")}, "start": e["pos"][0], "end": e["pos"][1]}
+                 for e in entities] for entities in result["value"]]  # fmt: skip
+    if dataset == "cmrc2018":
+        keys = ("answer", "start", "end", "confidence", "n_best")
+        return [dict(zip(keys, row)) for row in zip(*(result[key] for key in keys))]
+    return [{"label": n, "confidence": c} for n, c in zip(result["label_name"], result["confidence"])]
+
+
+@pytest.mark.parametrize("dataset", SERVERS)
+def test_answers_are_the_predictors(dataset, servers, exported):
+    """All in one request, and one by one from 16 clients at once."""
+    _, inputs, expected = exported(dataset)
+    inputs, expected = inputs[:120], expected[:120]
+    server = servers(dataset)
+    response = server.ask({"data": data_of(dataset, inputs)})
+    assert response.status_code == 200, response.text
+    assert_same(answers_of(dataset, response.json()["result"]), expected)
+
+    def one(item):
+        return answers_of(dataset, server.ask({"data": data_of(dataset, [item])}).json()["result"])[0]
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert_same(list(pool.map(one, inputs)), expected)
+    for name in ("x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time", "x-compute-tokens"):
+        assert float(response.headers[name]) >= 0
+    assert response.headers["x-request-id"]
+
+
+def test_published_clients_get_what_they_expect(servers):
+    """The bodies of PaddleNLP's own clients: class numbers, entities of lists of characters, answers."""
+    parameters = {"max_seq_len": 128, "batch_size": 2}
+    result = (
+        servers("tnews").ask({"data": {"text": ["足球"], "text_pair": None}, "parameters": parameters}).json()["result"]
+    )
+    assert isinstance(result["label"][0], int) and 0 <= result["confidence"][0] <= 1
+    text = [list("李明在北京工作。"), list("今天天气很好。")]
+    body = {"data": {"text": text}, "parameters": {**parameters, "is_split_into_words": True}}
+    value = servers("msra_ner").ask(body).json()["result"]["value"]
+    assert len(value) == 2
+    for entity in value[0]:
+        assert "李明在北京工作。"[slice(*entity["pos"])] == entity["entity"] and entity["label"] in (
+            "PER",
+            "LOC",
+            "ORG",
+        )
+    body = {"data": {"context": ["李明在北京工作。"] * 2, "question": ["谁？", "在哪？"]},
+            "parameters": {"max_seq_len": 512, "batch_size": 1, "doc_stride": 128}}  # fmt: skip
+    result = servers("cmrc2018").ask(body).json()["result"]
+    assert result["context"] == body["data"]["context"] and result["question"] == body["data"]["question"]
+    assert all(answer in "李明在北京工作。" for answer in result["answer"])
+
+
+def test_parameters_are_obeyed(servers, exported):
+    _, inputs, _ = exported("cmrc2018")
+    server, data = servers("cmrc2018"), data_of("cmrc2018", inputs[:3])
+    parameters = {"max_seq_len": 64, "doc_stride": 16, "max_answer_length": 2, "n_best_size": 3, "batch_size": 1}
+    response = server.ask({"data": data, "parameters": parameters})
+    result = response.json()["result"]
+    assert all(1 <= len(n_best) <= 3 for n_best in result["n_best"])
+    assert all(len(answer) <= 20 for answer in result["answer"])
+    assert int(response.headers["x-compute-tokens"]) > int(server.ask({"data": data}).headers["x-compute-tokens"])
+
+
+BAD = [
+    (b"{", 400),
+    (b"", 400),
+    (b"\xff\xfe", 400),
+    (b'{"data": {"text": []}}', 400),
+    (b'{"data": {"text": [NaN]}}', 400),
+    (b"[" * 100_000, 400),
+    (b"[]", 422),
+    (b"null", 422),
+    (b"{}", 422),
+    (b'{"data": []}', 422),
+    (b'{"data": {}}', 422),
+    (b'{"data": {"text": null}}', 422),
+    (b'{"data": {"text": 3}}', 422),
+    (b'{"data": {"text": [3]}}', 422),
+    (b'{"data": {"text": ["a", ""]}}', 422),
+    (b'{"data": {"text": "  "}}', 422),
+    (b'{"data": {"text": "\\ud83d"}}', 422),
+    (b'{"data": {"text": ["a", "b"], "text_pair": ["c"]}}', 422),
+    (b'{"data": {"text": "a", "texts": "b"}}', 422),
+    (b'{"data": {"text": "a"}, "extra": 1}', 422),
+    (b'{"data": {"text": "a"}, "parameters": []}', 200),
+    (b'{"data": {"text": "a"}, "parameters": 3}', 422),
+    (b'{"data": {"text": "a"}, "parameters": {"max_seq_len": "x"}}', 422),
+    (b'{"data": {"text": "a"}, "parameters": {"max_seq_len": 0}}', 422),
+    (b'{"data": {"text": "a"}, "parameters": {"batch_size": true}}', 422),
+    (b'{"data": {"text": "a"}, "parameters": {"unknown": 1}}', 422),
+    (b'{"data": {"text": "\\u0000"}}', 200),
+]
+
+
+@pytest.mark.parametrize("body, status", BAD)
+def test_a_bad_request_is_told_why_and_costs_nothing(body, status, servers):
+    server = servers("tnews")
+    response = requests.post(server.route, data=body, timeout=60, headers={"content-type": "application/json"})
+    assert response.status_code == status, response.text
+    if status != 200:
+        assert set(response.json()) == {"error", "error_type"} and "Traceback" not in response.text
+        assert str(ROOT) not in response.text
+    assert server.ask({"data": {"text": "足球"}}).status_code == 200
+
+
+def test_routes_and_methods_that_are_not_there(servers):
+    server = servers("tnews")
+    for response, status in (
+        (requests.post(f"{server.url}/models/other", json={}, timeout=60), 404),
+        (requests.get(server.route, timeout=60), 405),
+    ):
+        assert response.status_code == status and set(response.json()) == {"error", "error_type"}
+
+
+def test_limits(exported):
+    limits = ["--max_texts", 3, "--max_characters", 50, "--max_body_bytes", 2000]
+    server = Running("tnews", exported("tnews")[0], *limits, MAX_BATCH_TOKENS="256", API_KEY="secret")
+    key = {"authorization": "Bearer secret"}
+    server.wait(key)
+    assert server.ask({"data": {"text": "球"}}).status_code == 401
+    assert requests.get(f"{server.url}/health", timeout=60).status_code == 200
+    assert requests.get(f"{server.url}/info", timeout=60, headers=key).json()["max_batch_tokens"] == 256
+    for body in ({"text": ["球"] * 4}, {"text": "球" * 51}, {"text": "a" * 3000}):
+        response = server.ask({"data": body}, headers=key)
+        assert response.status_code == 413 and response.json()["error_type"] == "too_large", response.text
+    assert server.ask({"data": {"text": ["球"] * 3}}, headers=key).status_code == 200
+    assert server.stop() == 0
+
+
+def test_metrics_and_info(servers, exported):
+    server = servers("tnews")
+    server.ask({"data": {"text": "足球"}})
+    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    for name in ("ernie_requests_total", "ernie_texts_total", "ernie_queue_tokens", "ernie_batch_texts_bucket",
+                 "ernie_request_seconds_sum", "ernie_requests_in_flight"):  # fmt: skip
+        assert name in text
+    assert 'route="/models/ernie_cls",status="200"' in text
+    info = requests.get(f"{server.url}/info", timeout=60).json()
+    assert info["task"] == "seq_cls" and info["precision"] == "fp32"
+    assert requests.get(f"{server.url}/openapi.json", timeout=60).status_code == 200
+
+
+def test_a_folder_that_is_none_ends_the_server_with_one_message(tmp_path):
+    process = Running("tnews", tmp_path / "none").process
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 1
+    assert f"error: --model_path {tmp_path / 'none'}: no such folder" in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("how", ["uvicorn", "paddlenlp"])
+def test_other_ways_to_start(how, exported):
+    folder, inputs, expected = exported("tnews")
+    server = Running("tnews", folder, how=how).wait()
+    result = server.ask({"data": {"text": inputs[:3]}}).json()["result"]
+    assert_same(answers_of("tnews", result), expected[:3])
+    assert server.stop() in (0, -signal.SIGTERM)
+
+
+def test_sigterm_answers_what_is_in_flight(exported):
+    """And says at once that it is not ready; what comes a moment later is still taken."""
+    folder, inputs, _ = exported("msra_ner")
+    server = Running("msra_ner", folder, "--max_batch_size", 1, "--drain_s", 2).wait()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(server.ask, {"data": {"text": inputs[:100]}}) for _ in range(4)]
+        while "ernie_requests_in_flight 5.0" not in requests.get(f"{server.url}/metrics", timeout=60).text and not all(
+            a.done() for a in asked
+        ):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        while requests.get(f"{server.url}/ready", timeout=60).status_code != 503:
+            pass
+        assert server.ask({"data": {"text": inputs[:2]}}).status_code == 200
+        assert [a.result().status_code for a in asked] == [200] * 4
+    assert server.process.wait(timeout=60) == 0
+    with pytest.raises(requests.ConnectionError):
+        server.ask({"data": {"text": inputs[:2]}})
+    server.process.communicate()
+
+
+def test_a_log_line_is_json(exported):
+    server = Running("tnews", exported("tnews")[0], "--log_json", "true").wait()
+    server.ask({"data": {"text": "足球"}}, headers={"x-request-id": "my-id"})
+    server.process.send_signal(signal.SIGTERM)
+    lines = server.process.communicate(timeout=60)[0].decode().splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith('{"method"')]
+    assert any(row["request_id"] == "my-id" and row["status"] == 200 for row in rows)
