@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -279,3 +280,69 @@ def test_a_log_line_is_json(exported):
     lines = server.process.communicate(timeout=60)[0].decode().splitlines()
     rows = [json.loads(line) for line in lines if line.startswith('{"method"')]
     assert any(row["request_id"] == "my-id" and row["status"] == 200 for row in rows)
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "afqmc", "msra_ner", "cmrc2018"])
+def test_the_open_inference_protocol(dataset, servers, exported):
+    """In JSON, and in the binary form of Triton's clients, which is written out here by its definition."""
+    _, inputs, expected = exported(dataset)
+    inputs, expected = inputs[:7], expected[:7]
+    server = servers(dataset)
+    name = server.route.rpartition("/")[2]
+    url = f"{server.url}/v2/models/{name}"
+    columns = data_of(dataset, inputs)
+    tensors = [{"name": k, "datatype": "BYTES", "shape": [len(v)], "data": v} for k, v in columns.items()]
+    found = requests.post(f"{url}/infer", json={"id": "7", "inputs": tensors}, timeout=60)
+    assert found.status_code == 200 and found.json()["id"] == "7", found.text
+    outputs = {o["name"]: o["data"] for o in found.json()["outputs"]}
+    check = {"tnews": "label", "afqmc": "label", "cmrc2018": "answer"}
+    if dataset == "msra_ner":
+        assert_same([json.loads(text) for text in outputs["entities"]], expected)
+    else:
+        assert outputs[check[dataset]] == [answer[check[dataset]] for answer in expected]
+
+    def pack(texts):
+        return b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in texts)
+
+    parts = {name: pack(texts) for name, texts in columns.items()}
+    for tensor in tensors:
+        del tensor["data"]
+        tensor["parameters"] = {"binary_data_size": len(parts[tensor["name"]])}
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    found = requests.post(
+        f"{url}/infer",
+        data=head + b"".join(parts.values()),
+        headers={"inference-header-content-length": str(len(head))},
+        timeout=60,
+    )
+    length = int(found.headers["inference-header-content-length"])
+    rows, place = json.loads(found.content[:length])["outputs"], length
+    first = found.content[place : place + rows[0]["parameters"]["binary_data_size"]]
+    assert first == pack(outputs[rows[0]["name"]])
+    assert requests.get(url, timeout=60).json()["outputs"][0]["name"] in outputs
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready", f"/v2/models/{name}/ready"):
+        assert requests.get(server.url + path, timeout=60).status_code == 200
+    assert requests.get(f"{server.url}/v2/models/other", timeout=60).status_code == 404
+
+
+BAD_V2 = [
+    ({}, 422),
+    ([], 422),
+    ({"inputs": [3]}, 422),
+    ({"inputs": []}, 422),
+    ({"inputs": [{"name": "text", "datatype": "INT64", "shape": [1], "data": [1]}]}, 422),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a"]}]}, 422),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [1]}]}, 422),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": "x", "data": ["a"]}]}, 422),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [0], "data": []}]}, 400),
+    ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}, 422),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 9}}]}, 400),
+    ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}], "outputs": [{"name": "x"}]}, 422),
+]
+
+
+@pytest.mark.parametrize("body, status", BAD_V2)
+def test_a_bad_request_of_the_open_inference_protocol(body, status, servers):
+    server = servers("tnews")
+    response = requests.post(f"{server.url}/v2/models/ernie_cls/infer", json=body, timeout=60)
+    assert response.status_code == status and set(response.json()) == {"error", "error_type"}, response.text

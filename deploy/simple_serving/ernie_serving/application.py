@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from . import protocol_v2
 from .errors import ApiError, bad_request, too_large
 from .metrics import Metrics
 from .service import Service
@@ -144,7 +145,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
     async def predict(request: Request):
         begin = time.perf_counter()
         service = server.ready()
-        body = await read_body(request, settings.max_body_bytes)
+        body = load_json(await read_bytes(request, settings.max_body_bytes))
         if not isinstance(body, dict) or not isinstance(body.get("data"), dict):
             raise ApiError(422, "validation", 'expected {"data": {...}, "parameters": {...}}')
         if unknown := [key for key in body if key not in ("data", "parameters")]:
@@ -156,15 +157,49 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
             raise bad_request("there are no texts")
         found = await while_connected(request, service.answer(items, body.get("parameters")))
         server.metrics.answered(name, found, time.perf_counter() - begin)
-        return JSONResponse(
-            {"result": write_result(service, body["data"], found.answers)},
-            headers={
-                "x-queue-time": f"{1000 * found.queue_seconds:.2f}",
-                "x-tokenization-time": f"{1000 * found.tokenize_seconds:.2f}",
-                "x-inference-time": f"{1000 * found.model_seconds:.2f}",
-                "x-compute-tokens": str(found.tokens),
-            },
-        )
+        return JSONResponse({"result": write_result(service, body["data"], found.answers)}, headers=times_of(found))
+
+    @app.get("/v2/health/live")
+    async def live():
+        return {"live": True}
+
+    @app.get("/v2/health/ready")
+    async def v2_ready():
+        return {"ready": (await ready())["status"] == "ready"}
+
+    @app.get("/v2")
+    async def v2_server():
+        return {"name": "ernie_serving", "version": "1", "extensions": ["binary_tensor_data"]}
+
+    @app.get("/v2/models/{model}")
+    async def v2_model(model: str):
+        check_name(model)
+        return protocol_v2.metadata(name, server.ready().task.name)
+
+    @app.get("/v2/models/{model}/ready")
+    async def v2_model_ready(model: str):
+        check_name(model)
+        await ready()
+        return {"name": name, "ready": True}
+
+    @app.post("/v2/models/{model}/infer")
+    async def infer(model: str, request: Request):
+        check_name(model)
+        begin = time.perf_counter()
+        service = server.ready()
+        content = await read_bytes(request, settings.max_body_bytes)
+        body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
+        items = protocol_v2.read_items(body, binary, service.task.name)
+        if not items:
+            raise bad_request("there are no texts")
+        found = await while_connected(request, service.answer(items))
+        server.metrics.answered(name, found, time.perf_counter() - begin)
+        content, headers = protocol_v2.write_response(name, body, service.task.name, found.answers)
+        return Response(content, headers={**headers, **times_of(found)})
+
+    def check_name(model):
+        if model != name:
+            raise protocol_v2.unknown_model(model)
 
     @app.get("/health")
     async def health():
@@ -218,19 +253,38 @@ BODY = {
 }
 
 
-async def read_body(request, limit):
-    """A request's JSON.
+def times_of(found):
+    """Where a request's time went, in milliseconds, as headers."""
+    return {
+        "x-queue-time": f"{1000 * found.queue_seconds:.2f}",
+        "x-tokenization-time": f"{1000 * found.tokenize_seconds:.2f}",
+        "x-inference-time": f"{1000 * found.model_seconds:.2f}",
+        "x-compute-tokens": str(found.tokens),
+    }
+
+
+async def read_bytes(request, limit):
+    """A request's body.
 
     Raises:
-        ApiError: 413, or 400 where it is no JSON in UTF-8.
+        ApiError: 413.
     """
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > limit:
             raise too_large("bytes of the request", limit, len(content))
+    return bytes(content)
+
+
+def load_json(content):
+    """JSON in UTF-8.
+
+    Raises:
+        ApiError: 400.
+    """
     try:
-        return json.loads(bytes(content).decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(content.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as e:
         raise bad_request(f"the body is not UTF-8: {e.reason} at byte {e.start}") from None
     except (ValueError, RecursionError) as e:

@@ -1,0 +1,159 @@
+"""The Open Inference Protocol, version 2, over HTTP: what KServe and `tritonclient.http` speak.
+
+Tensors are texts in, labels and numbers out. Both forms are taken: JSON, and JSON followed by the tensors in binary
+(the extension of Triton's clients). https://github.com/kserve/open-inference-protocol
+"""
+
+import json
+import math
+import struct
+
+from .errors import ApiError, bad_request, wrong_field
+
+HEADER = "inference-header-content-length"
+DTYPES = {"FP32": "<f", "INT64": "<q"}
+
+# Of each task: the fields of a text, those of them that may be left out, and the outputs with their types.
+INPUTS = {"seq_cls": ("text", "text_pair"), "token_cls": ("text",), "qa": ("question", "context")}
+OPTIONAL = {"text_pair"}
+OUTPUTS = {
+    "seq_cls": {"label": "BYTES", "confidence": "FP32"},
+    "token_cls": {"entities": "BYTES"},  # of each text a JSON list
+    "qa": {"answer": "BYTES", "start": "INT64", "end": "INT64", "confidence": "FP32"},
+}
+
+
+def metadata(name, task):
+    """A model's description."""
+    return {
+        "name": name,
+        "versions": ["1"],
+        "platform": "ernie",
+        "inputs": [{"name": key, "datatype": "BYTES", "shape": [-1]} for key in INPUTS[task]],
+        "outputs": [{"name": key, "datatype": kind, "shape": [-1]} for key, kind in OUTPUTS[task].items()],
+    }
+
+
+def read_request(body, header_length, load):
+    """(the JSON part, the bytes behind it).
+
+    Args:
+        header_length: of the header `HEADER`, or None.
+        load: a function of bytes that returns JSON.
+    """
+    if header_length is None:
+        return load(body), b""
+    if not header_length.isascii() or not header_length.isdecimal() or int(header_length) > len(body):
+        raise bad_request(f"{HEADER} is {header_length!r:.40}, the body has {len(body):,} bytes")
+    return load(body[: int(header_length)]), body[int(header_length) :]
+
+
+def read_items(request, binary, task):
+    """The items of an inference request, as the predictor takes them.
+
+    Raises:
+        ApiError: 400 or 422, with what does not fit.
+    """
+    inputs = request.get("inputs") if isinstance(request, dict) else None
+    if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
+        raise wrong_field("expected an object with a list of objects, `inputs`")
+    fields = {}
+    for tensor in inputs:
+        name = tensor.get("name")
+        if name not in INPUTS[task]:
+            raise wrong_field(f"unknown input {name!r:.60}; expected {' and '.join(INPUTS[task])}")
+        if tensor.get("datatype") != "BYTES":
+            raise wrong_field(f"input {name}: the datatype is {tensor.get('datatype')!r:.40}, expected BYTES")
+        values, binary = _values(tensor, binary)
+        shape = tensor.get("shape")
+        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        if not whole or math.prod(shape) != len(values):
+            raise wrong_field(f"input {name}: the shape is {shape!r:.40}, but it has {len(values):,} texts")
+        fields[name] = values
+    for name in INPUTS[task]:
+        if name not in fields and name not in OPTIONAL:
+            raise wrong_field(f"there is no input {name}")
+    if len({len(values) for values in fields.values()}) > 1:
+        raise wrong_field("the inputs have different numbers of texts")
+    names = [name for name in INPUTS[task] if name in fields]
+    return fields[names[0]] if len(names) == 1 else list(zip(*(fields[name] for name in names)))
+
+
+def _values(tensor, binary):
+    """(the texts of a tensor, what is left of the binary part)."""
+    size = _parameter(tensor, "binary_data_size")
+    if size is None:
+        values = _flat(tensor.get("data"))
+        if not all(isinstance(value, str) for value in values):
+            raise wrong_field(f"input {tensor['name']}: `data` must hold texts")
+        return values, binary
+    if type(size) is not int or not 0 <= size <= len(binary):
+        raise bad_request(f"input {tensor['name']}: binary_data_size is {size!r:.40}, there are {len(binary):,} bytes")
+    part, values, place = binary[:size], [], 0
+    while place < size:
+        if place + 4 > size or place + 4 + (length := struct.unpack_from("<I", part, place)[0]) > size:
+            raise bad_request(f"input {tensor['name']}: a text is longer than its tensor")
+        try:
+            values.append(part[place + 4 : place + 4 + length].decode("utf-8"))
+        except UnicodeDecodeError as e:
+            raise bad_request(f"input {tensor['name']}: text {len(values)} is not UTF-8: {e.reason}") from None
+        place += 4 + length
+    return values, binary[size:]
+
+
+def _parameter(owner, key):
+    parameters = owner.get("parameters")
+    return parameters.get(key) if isinstance(parameters, dict) else None
+
+
+def _flat(data, depth=0):
+    if not isinstance(data, list) or depth > 3:
+        raise wrong_field("`data` must be a list of texts")
+    flat = []
+    for value in data:
+        flat += _flat(value, depth + 1) if isinstance(value, list) else [value]
+    return flat
+
+
+def write_response(name, request, task, answers):
+    """(body, headers) of a response, each output in the form that the request asks for."""
+    columns = {
+        "entities": [json.dumps(answer, ensure_ascii=False) for answer in answers] if task == "token_cls" else [],
+        **{key: [answer[key] for answer in answers] for key in OUTPUTS[task] if task != "token_cls"},
+    }
+    wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
+    if not isinstance(wanted, list):
+        raise wrong_field("`outputs` is no list")
+    all_binary = _parameter(request, "binary_data_output") is True
+    outputs, binary = [], b""
+    for output in wanted:
+        key = output.get("name") if isinstance(output, dict) else None
+        if key not in OUTPUTS[task]:
+            raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
+        tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
+        binary_data = _parameter(output, "binary_data")
+        if all_binary if binary_data is None else binary_data is True:
+            part = _encode(columns[key], OUTPUTS[task][key])
+            tensor["parameters"] = {"binary_data_size": len(part)}
+            binary += part
+        else:
+            tensor["data"] = columns[key]
+        outputs.append(tensor)
+    response = {"model_name": name, "model_version": "1", "outputs": outputs}
+    if "id" in request:
+        response["id"] = str(request["id"])
+    head = json.dumps(response, ensure_ascii=False, allow_nan=False).encode()
+    if not binary:
+        return head, {"content-type": "application/json"}
+    return head + binary, {"content-type": "application/octet-stream", HEADER: str(len(head))}
+
+
+def _encode(values, kind):
+    if kind == "BYTES":
+        texts = [value.encode() for value in values]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return b"".join(struct.pack(DTYPES[kind], value) for value in values)
+
+
+def unknown_model(name):
+    return ApiError(404, "not_found", f"there is no model {name!r:.60}")
