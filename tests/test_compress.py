@@ -125,7 +125,8 @@ def test_the_report_says_what_the_folders_hold(quickstart):
         for engine in installed_engines():
             # Against the original in the same turns, which is not just its median over all turns.
             speed, base = row["speed"][engine], original["speed"][engine]
-            assert speed["speed_up"] == pytest.approx(speed["texts_per_second"] / base["texts_per_second"], rel=0.5)
+            # One round in tests, on a machine that may do other work: the same number within a factor of 3.
+            assert 1 / 3 < speed["speed_up"] * base["texts_per_second"] / speed["texts_per_second"] < 3
         assert row["fastest_engine"] == max(row["speed"], key=lambda e: row["speed"][e]["texts_per_second"])
         assert f"| {row['variant']} | {100 * row['score']:.2f} | {row['change']:+.2f} |" in table
     assert [row["megabytes"] for row in report["variants"]] == sorted(
