@@ -92,7 +92,7 @@ class PythonTokenizer(fast_tokenizers.ErnieTokenizer):
     """PaddleNLP's own tokenizer in Python with the interface of the fast ones, for --use_fast_tokenizer off."""
 
     def __init__(self, pretrained):
-        super().__init__(dict(pretrained.vocab.token_to_idx), backend="tokenizers")
+        super().__init__(dict(pretrained.vocab.token_to_idx), pretrained.do_lower_case, backend="tokenizers")
         self.pretrained = pretrained
 
     def encode(self, texts, offsets=True):

@@ -19,6 +19,8 @@ from ernie_predictor.tokenizer import (
 )
 from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 
+from ernie.models import PythonTokenizer
+
 VOCAB = ROOT / "examples" / "model" / "vocab.txt"
 
 try:
@@ -143,6 +145,15 @@ def test_characters_longer_in_lower_case_kill_nothing(backend):
         assert list(encoding.ids) == reference_ids(reference, text)
     (encoding,) = tokenizer.encode(["ẞab在北京大学"])
     assert [place for place in encoding.offsets if place[0] >= 3] == [(i, i + 1) for i in range(3, 8)]
+
+
+def test_paddlenlps_own_tokenizer_has_offsets_of_its_own_pieces(tmp_path):
+    """--use_fast_tokenizer off, and a model that keeps upper case and accents."""
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] Caf ##é cafe 北"
+    (tmp_path / "vocab.txt").write_text("\n".join(words.split()) + "\n", encoding="utf-8")
+    tokenizer = PythonTokenizer(ReferenceTokenizer(str(tmp_path / "vocab.txt"), do_lower_case=False))
+    (encoding,) = tokenizer.encode(["Café北"])
+    assert (encoding.ids, encoding.offsets) == ([5, 6, 8], [(0, 3), (3, 4), (4, 5)])
 
 
 def test_simple_characters_are_no_symbols():
