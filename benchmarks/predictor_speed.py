@@ -31,6 +31,7 @@ from compression_speed import LABELS, make_folders, paddle_inference
 from ernie_predictor import ErniePredictor, load_task
 from ernie_predictor.machine import processor
 from ernie_predictor.runtimes import onnxruntime_version
+from ernie_predictor.tasks import join_tokens
 from ernie_predictor.tokenizer import TOKENIZERS
 from paddlenlp.metrics.squad import compute_prediction
 from paddlenlp.transformers import (
@@ -42,7 +43,6 @@ from paddlenlp.transformers import (
 )
 
 from ernie.data import load_examples
-from ernie.features import join_tokens
 from ernie.static_model import save_static_model
 from ernie.tasks import DATA_SETS
 from examples.make_model import ARCHITECTURES

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from ernie_predictor.answers import entity_spans, find_words, tags_of_spans
+from ernie_predictor.tasks import join_tokens
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
@@ -114,28 +115,6 @@ def seq_cls_features(processor, examples, labels=None):
     return split
 
 
-def join_tokens(tokens):
-    """The text that tokens make up, and where in it each begins.
-
-    Words of an alphabet are separated by a space, as people write them; single characters are not, since MSRA_NER
-    writes a word of an alphabet letter by letter.
-
-    >>> join_tokens(["在", "New", "York", "3", "0", "天"])
-    ('在New York30天', [0, 1, 5, 9, 10, 11])
-    """
-    text, starts = "", []
-    for previous, token in zip(["", *tokens], tokens):
-        if len(previous) > 1 and len(token) > 1 and _wordlike(previous[-1]) and _wordlike(token[0]):
-            text += " "
-        starts.append(len(text))
-        text += token
-    return text, starts
-
-
-def _wordlike(char):
-    return char.isascii() and char.isalnum()
-
-
 def token_cls_features(processor, examples, labels=None):
     """NER: a `Split` with one feature per window of a text; None for None.
 
@@ -172,11 +151,13 @@ def _add_tags(split, joined, labels):
     split.gold, torn, features = [], [], iter(split.features)
     for example, (text, starts), (offsets, windows) in zip(split.examples, joined, split.notes):
         words = find_words(text, offsets)
+        word_starts, word_stops = [start for start, *_ in words], [stop for _, stop, _, _ in words]
         spans, gold, ignored = [], [], []
         for kind, begin, end in entity_spans(example["tags"]):
             begin, end = starts[begin], starts[end - 1] + len(example["tokens"][end - 1])
-            first, last, whole = _words_of(words, begin, end)
-            if whole:
+            # The words that the entity touches, last exclusive.
+            first, last = bisect.bisect_right(word_stops, begin), bisect.bisect_left(word_starts, end)
+            if first < last and begin <= word_starts[first] and word_stops[last - 1] <= end:
                 spans.append((kind, first, last))
                 begin, end = words[first][0], words[last - 1][2]  # with an accent behind it, as the predictor has it
             else:
@@ -199,13 +180,6 @@ def _add_tags(split, joined, labels):
             "digits, which gets one tag as a whole, so that no model can find them: the loss leaves them out, and the "
             f"score counts them as missed (the first: {torn[0]})"
         )
-
-
-def _words_of(words, begin, end):
-    """(first, last, whole): the words that a span of characters touches, last exclusive, and whether it holds them."""
-    first = bisect.bisect_right([stop for _, stop, _, _ in words], begin)
-    last = bisect.bisect_left([start for start, *_ in words], end)
-    return first, last, first < last and begin <= words[first][0] and words[last - 1][1] <= end
 
 
 def locate_answer(context, answer):

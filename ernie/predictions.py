@@ -1,13 +1,14 @@
 """Predictions: answers to test_results.json and to the file that CLUE's leaderboard takes."""
 
 import bisect
+import itertools
 import json
 import os
 
 from ernie_predictor.answers import tags_of_spans
+from ernie_predictor.tasks import join_tokens
 from paddlenlp.utils.log import logger
 
-from ernie.features import join_tokens
 from ernie.files import write_json, write_text
 from ernie.tasks import DATA_SETS, QA, SEQ_CLS
 
@@ -33,7 +34,14 @@ def write_predictions(task, data_args, folder, split, answers):
         text = json.dumps({r["id"]: r["answer"] for r in results}, ensure_ascii=False, indent=2) + "\n"
     else:
         labels = split.processor.id2label.values()
-        text = "".join(_tagged_line(e["tokens"], r["entities"], labels) for e, r in zip(split.examples, results))
+        spans = [_token_spans(e["tokens"], r["entities"]) for e, r in zip(split.examples, results)]
+        covered = sum(later[1] < earlier[2] for row in spans for earlier, later in itertools.pairwise(row))
+        if covered:
+            logger.warning(
+                f"{covered:,} entities share a token with the one before, and a token has one tag: {path} has the later "
+                "of them, test_results.json all"
+            )
+        text = "".join(_tagged_line(e["tokens"], row, labels) for e, row in zip(split.examples, spans))
     write_text(path, text)
     logger.info(f"{len(results):,} predictions in {folder}/test_results.json and {path}")
 
@@ -47,11 +55,15 @@ def result_of(task, example, pair, answer):
     return {"text": pair.first, "entities": answer}
 
 
-def _tagged_line(tokens, entities, labels):
-    """A line of MSRA_NER's format with the tags of the entities found, in the labels' scheme."""
+def _token_spans(tokens, entities):
+    """Entities in characters to (label, first token, last token + 1)."""
     _, starts = join_tokens(tokens)
-    spans = [
+    return [
         (e["label"], bisect.bisect_right(starts, e["start"]) - 1, bisect.bisect_left(starts, e["end"]))
         for e in entities
     ]
+
+
+def _tagged_line(tokens, spans, labels):
+    """A line of MSRA_NER's format with the tags of entities, in the labels' scheme."""
     return "\x02".join(tokens) + "\t" + "\x02".join(tags_of_spans(spans, len(tokens), labels)) + "\n"

@@ -1,5 +1,6 @@
 """Entities: tag schemes as seqeval reads them, words whatever their accents, windows of long texts, and the score."""
 
+import json
 import random
 import unicodedata
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from seqeval.scheme import BILOU, IOBES, Entities
 
 from ernie import features, metrics
 from ernie.data import load_examples
+from ernie.predictions import write_predictions
 from ernie.tasks import DATA_SETS, TOKEN_CLS
 
 KINDS = ("PER", "LOC-GPE", "机构")
@@ -268,6 +270,21 @@ def test_scores_are_seqevals():
 
 def test_scores_of_nothing():
     assert metrics.entity_scores([[]], [[]]) == {"precision": 0, "recall": 0, "f1": 0}
+
+
+def test_entities_that_share_a_token_are_counted_where_only_one_fits(tokenizer, tmp_path, caplog):
+    """The leaderboard's file has a tag a token; test_results.json has them all."""
+    labels = labels_of("BI", ["BRAND", "MODEL"])
+    split = split_of(tokenizer, [(["iPhone13", "x"], ["O", "O"])], labels)
+    text = split.pairs[0].first
+    entities = [
+        {"entity": text[a:b], "label": label, "start": a, "end": b, "confidence": 1.0}
+        for label, a, b in (("BRAND", 0, 6), ("MODEL", 6, 8))
+    ]
+    write_predictions(TOKEN_CLS, SimpleNamespace(dataset="own"), str(tmp_path), split, [entities])
+    assert "1 entities share a token" in caplog.text
+    assert len(json.loads((tmp_path / "test_results.json").read_text(encoding="utf-8"))[0]["entities"]) == 2
+    assert (tmp_path / "own_predict.tsv").read_text(encoding="utf-8") == "iPhone13\x02x\tB-MODEL\x02O\n"
 
 
 def test_msra_loses_no_entity(real_data, caplog):

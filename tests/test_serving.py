@@ -129,10 +129,12 @@ def test_published_clients_get_what_they_expect(servers):
         servers("tnews").ask({"data": {"text": ["足球"], "text_pair": None}, "parameters": parameters}).json()["result"]
     )
     assert isinstance(result["label"][0], int) and 0 <= result["confidence"][0] <= 1
-    text = [list("李明在北京工作。"), list("今天天气很好。")]
+    text = [list("李明在北京工作。"), list("今天天气很好。"), ["New", "York", "很", "好"]]
     body = {"data": {"text": text}, "parameters": {**parameters, "is_split_into_words": True}}
     value = servers("msra_ner").ask(body).json()["result"]["value"]
-    assert len(value) == 2
+    assert len(value) == 3
+    # Words are joined as in training.
+    assert_same(value[2], servers("msra_ner").ask({"data": {"text": "New York很好"}}).json()["result"]["value"][0])
     for entity in value[0]:
         assert "李明在北京工作。"[slice(*entity["pos"])] == entity["entity"] and entity["label"] in (
             "PER",

@@ -210,6 +210,28 @@ class TokenClassification(Task):
         return answers
 
 
+def join_tokens(tokens):
+    """The text that tokens make up, and where in it each begins.
+
+    Words of an alphabet are separated by a space, as people write them; single characters are not, since MSRA_NER
+    writes a word of an alphabet letter by letter.
+
+    >>> join_tokens(["在", "New", "York", "3", "0", "天"])
+    ('在New York30天', [0, 1, 5, 9, 10, 11])
+    """
+    text, starts = "", []
+    for previous, token in zip(["", *tokens], tokens):
+        if len(previous) > 1 and len(token) > 1 and _wordlike(previous[-1]) and _wordlike(token[0]):
+            text += " "
+        starts.append(len(text))
+        text += token
+    return text, starts
+
+
+def _wordlike(char):
+    return char.isascii() and char.isalnum()
+
+
 def window_starts(length, room, step):
     """Where windows of `room` pieces begin, at most `step` apart; the last one ends where the text does.
 

@@ -1,5 +1,7 @@
 """Fields of a request's `data`."""
 
+from ernie_predictor.tasks import join_tokens
+
 from .errors import bad_request, wrong_field
 
 
@@ -10,7 +12,7 @@ def texts_of(data, key, known=None, like=None, tokens=False):
         data: of the request, a dict.
         known: all fields that `data` may have.
         like: a list as long as which it must be.
-        tokens: whether a text may be a list of tokens.
+        tokens: whether a text may be a list of tokens, which are joined as in training.
 
     Raises:
         ApiError: the field is missing, empty, or holds something else.
@@ -28,7 +30,9 @@ def texts_of(data, key, known=None, like=None, tokens=False):
     if not values:
         raise bad_request(f"data.{key} is empty: there are no texts")
     if tokens:
-        values = ["".join(v) if isinstance(v, list) and all(isinstance(t, str) for t in v) else v for v in values]
+        values = [
+            join_tokens(v)[0] if isinstance(v, list) and all(isinstance(t, str) for t in v) else v for v in values
+        ]
     for index, value in enumerate(values):
         if not isinstance(value, str):
             raise wrong_field(f"data.{key}[{index}] is {value!r:.60}, expected a text")
