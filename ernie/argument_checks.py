@@ -25,11 +25,11 @@ def nearest(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
+# What decides when a training is scored and saved, and which checkpoint it ends with.
 CHECKPOINTING = (
     *("save_strategy", "evaluation_strategy", "eval_steps"),
     *("load_best_model_at_end", "metric_for_best_model"),
 )
-
 
 STRATEGIES = (
     "dynabert",
@@ -45,8 +45,6 @@ STRATEGIES = (
     "dynabert+qat+embeddings",
 )
 ALGORITHMS = ("mse", "KL", "hist", "avg", "abs_max", "min_max", "emd")
-
-
 STEPS = ("do_train", "do_eval", "do_predict", "do_export")
 AT_LEAST_ONE = (
     *("doc_stride", "max_query_length", "n_best_size", "max_answer_length"),

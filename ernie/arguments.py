@@ -131,7 +131,6 @@ class CompressionArguments(PaddleCompressionArguments):
     )
 
 
-# What decides when a training is scored and saved, and which checkpoint it ends with.
 class ArgumentParser(PdArgumentParser):
     """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage.
 

@@ -38,8 +38,8 @@ def write_predictions(task, data_args, folder, split, answers):
         covered = sum(later[1] < earlier[2] for row in spans for earlier, later in itertools.pairwise(row))
         if covered:
             logger.warning(
-                f"{covered:,} entities share a token with the one before, and a token has one tag: {path} has the later "
-                "of them, test_results.json all"
+                f"{covered:,} entities share a token with the one before, and a token has one tag: {path} has the "
+                "later of them, test_results.json all"
             )
         text = "".join(_tagged_line(e["tokens"], row, labels) for e, row in zip(split.examples, spans))
     write_text(path, text)

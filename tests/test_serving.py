@@ -245,6 +245,24 @@ def test_a_folder_that_is_none_ends_the_server_with_one_message(tmp_path):
     assert f"error: --model_path {tmp_path / 'none'}: no such folder" in output and "Traceback" not in output
 
 
+def test_whatever_keeps_a_model_from_opening_ends_the_server(monkeypatch):
+    """Not only what the predictor refuses: it would say "being opened" for ever."""
+    sys.path.insert(0, str(SERVING))
+    from ernie_serving import application
+
+    def fails(*arguments):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(application, "Service", fails)
+    server, ended = application.Server("ernie_cls", application.Settings()), []
+    server.on_failure = lambda: ended.append(True)
+    server.open()
+    assert ended == [True] and server.failure == "no memory"
+    with pytest.raises(application.ApiError) as error:
+        server.ready()
+    assert error.value.status == 503 and "no memory" not in str(error.value)
+
+
 @pytest.mark.parametrize("how", ["uvicorn", "paddlenlp"])
 def test_other_ways_to_start(how, exported):
     folder, inputs, expected = exported("tnews")

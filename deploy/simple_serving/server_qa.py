@@ -26,10 +26,10 @@ def read_data(data):
     return list(zip(questions, texts_of(data, "context", like=questions)))
 
 
-def write_result(service, data, answers):
+def write_result(service, items, answers):
     """`question`, `context` and `answer` as PaddleNLP's clients expect them."""
     one = {key: [answer[key] for answer in answers] for key in ("answer", "start", "end", "confidence", "n_best")}
-    questions, contexts = zip(*read_data(data))
+    questions, contexts = zip(*items)
     return {"context": contexts, "question": questions, **one}
 
 

@@ -27,7 +27,7 @@ def read_data(data):
     return list(zip(texts, texts_of(data, "text_pair", like=texts)))
 
 
-def write_result(service, data, answers):
+def write_result(service, items, answers):
     """`label` holds class numbers, as PaddleNLP's clients expect; `label_name` their names."""
     return {
         "label": [service.numbers[answer["label"]] for answer in answers],

@@ -24,7 +24,7 @@ def read_data(data):
     return texts_of(data, "text", known=("text", "text_pair"), tokens=True)
 
 
-def write_result(service, data, answers):
+def write_result(service, items, answers):
     """`value`: the entities of each text, as PaddleNLP's clients expect them."""
     return {"value": [[{"pos": [e.pop("start"), e.pop("end")], **e} for e in map(dict, answer)] for answer in answers]}
 

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from . import protocol_v2
-from .errors import ApiError, bad_request, too_large
+from .errors import ApiError, bad_request, too_large, wrong_field
 from .metrics import Metrics
 from .service import Service
 from .settings import Settings
@@ -50,9 +50,10 @@ class Server:
         try:
             service = Service(self.name, self.settings, self.metrics)
             service.warm_up()
-        except PredictorError as e:
-            self.failure = str(e)
-            logger.error("%s", e)
+        except Exception as e:
+            # A missing package, or a model that fails at its first texts, too: it would never be ready.
+            self.failure = str(e) or type(e).__name__
+            logger.error("%s", self.failure, exc_info=not isinstance(e, PredictorError))
             self.on_failure()
             return
         self.metrics.watch(self.name, service.batcher)
@@ -84,7 +85,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
         route: where it is asked.
         read_data: a function of the request's `data` that returns the items as the predictor takes them; raises
             ApiError.
-        write_result: a function of (service, data, answers) that returns the `result`.
+        write_result: a function of (service, items, answers) that returns the `result`.
         default_model: the folder where MODEL_PATH is not set.
         settings: left out, those of the environment.
     """
@@ -107,7 +108,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
 
     @app.middleware("http")
     async def around(request: Request, call_next):
-        begin = time.perf_counter()
+        begin = request.state.begin = time.perf_counter()
         request_id = _safe_id(request.headers.get("x-request-id"))
         server.metrics.in_flight.inc()
         try:
@@ -141,23 +142,27 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
     async def not_allowed(request, error):
         return _error(server, ApiError(405, "not_allowed", f"{request.method} is not allowed here"))
 
+    async def answer(request, service, items, parameters=None):
+        """Answers of a request's items; a client that goes away ends it."""
+        if not items:
+            raise bad_request("there are no texts")
+        found = await while_connected(request, service.answer(items, parameters))
+        server.metrics.answered(name, found, time.perf_counter() - request.state.begin)
+        return found
+
     @app.post(route, openapi_extra={"requestBody": BODY})
     async def predict(request: Request):
-        begin = time.perf_counter()
         service = server.ready()
         body = load_json(await read_bytes(request, settings.max_body_bytes))
         if not isinstance(body, dict) or not isinstance(body.get("data"), dict):
-            raise ApiError(422, "validation", 'expected {"data": {...}, "parameters": {...}}')
+            raise wrong_field('expected {"data": {...}, "parameters": {...}}')
         if unknown := [key for key in body if key not in ("data", "parameters")]:
-            raise ApiError(422, "validation", f"unknown field {unknown[0]!r:.60}; expected data and parameters")
+            raise wrong_field(f"unknown field {unknown[0]!r:.60}; expected data and parameters")
         if not isinstance(body.get("parameters") or {}, dict):
-            raise ApiError(422, "validation", "`parameters` is no object")
+            raise wrong_field("`parameters` is no object")
         items = read_data(body["data"])
-        if not items:
-            raise bad_request("there are no texts")
-        found = await while_connected(request, service.answer(items, body.get("parameters")))
-        server.metrics.answered(name, found, time.perf_counter() - begin)
-        return JSONResponse({"result": write_result(service, body["data"], found.answers)}, headers=times_of(found))
+        found = await answer(request, service, items, body.get("parameters"))
+        return JSONResponse({"result": write_result(service, items, found.answers)}, headers=times_of(found))
 
     @app.get("/v2/health/live")
     async def live():
@@ -185,15 +190,11 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
     @app.post("/v2/models/{model}/infer")
     async def infer(model: str, request: Request):
         check_name(model)
-        begin = time.perf_counter()
         service = server.ready()
         content = await read_bytes(request, settings.max_body_bytes)
         body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
         items = protocol_v2.read_items(body, binary, service.task.name)
-        if not items:
-            raise bad_request("there are no texts")
-        found = await while_connected(request, service.answer(items))
-        server.metrics.answered(name, found, time.perf_counter() - begin)
+        found = await answer(request, service, items)
         content, headers = protocol_v2.write_response(name, body, service.task.name, found.answers)
         return Response(content, headers={**headers, **times_of(found)})
 

@@ -121,7 +121,7 @@ class Batcher:
         self.max_batch_tokens, self.max_batch_size = max_batch_tokens, max_batch_size
         self.max_wait, self.max_queue_tokens = max_wait, max_queue_tokens
         self.sort, self.lookahead, self.on_batch = sort, lookahead, on_batch
-        self.queued_tokens = self.queued_texts = self.running_texts = 0
+        self.queued_tokens = self.queued_texts = 0
         self._tokens_per_second = None
         self._pieces = collections.deque()  # (job, index of the feature)
         self._changed = threading.Condition()
@@ -189,8 +189,10 @@ class Batcher:
             self._changed.wait_for(lambda: self._pieces or self._closed)
             if self.max_wait and not self._closed:
                 first = self._pieces[0][0].arrived
-                full = lambda: self._closed or self.queued_tokens >= self.max_batch_tokens  # noqa: E731
-                self._changed.wait_for(full, max(0.0, first + self.max_wait - time.monotonic()))
+                self._changed.wait_for(
+                    lambda: self._closed or self.queued_tokens >= self.max_batch_tokens,
+                    max(0.0, first + self.max_wait - time.monotonic()),
+                )
             if not self._pieces:
                 return None
             taken, tokens = [], 0
@@ -232,17 +234,14 @@ class Batcher:
             return
         for job, _, _ in batch:
             job.begin()
-        self.running_texts = len(batch)
         begin = time.monotonic()
         try:
             outputs = self._call(batch)
-        except Exception as e:
+        except Exception:
             logger.exception("a batch of %d texts failed", len(batch))
-            self._fail(batch, e)
+            self._run_alone(batch)
             return
-        finally:
-            self.running_texts = 0
-            seconds = time.monotonic() - begin
+        seconds = time.monotonic() - begin
         tokens = sum(length for _, _, length in batch)
         padding = max(length for _, _, length in batch) * len(batch) - tokens
         rate = tokens / max(seconds, 1e-6)
@@ -261,7 +260,7 @@ class Batcher:
             raise ValueError("the model gave outputs that are not a number, or infinite")
         return outputs
 
-    def _fail(self, batch, error):
+    def _run_alone(self, batch):
         """Of a batch that failed, each text runs alone: one of them may be to blame, and spoils no other."""
         for job, index, length in batch:
             if job.is_over():
