@@ -4,6 +4,8 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import struct
@@ -11,9 +13,12 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import requests
 from conftest import ROOT, assert_same
+from ernie_predictor.machine import usable_cores
+from prometheus_client.parser import text_string_to_metric_families
 
 SERVING = ROOT / "deploy" / "simple_serving"
 SERVERS = {
@@ -33,19 +38,22 @@ def free_port():
 class Running:
     """A server's process, and where it is asked."""
 
-    def __init__(self, dataset, model, *flags, how="python", **environment):
-        script, name = SERVERS[dataset]
+    def __init__(self, dataset, model, *flags, how="python", script=None, **environment):
+        """model: a folder, or a list of NAME=FOLDER."""
+        default_script, name = SERVERS[dataset]
+        script = script or default_script
+        models = list(map(str, model)) if isinstance(model, list) else [str(model)]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.route = f"{self.url}/models/{name}"
-        arguments = ["--model_path", str(model), "--port", str(self.port), *map(str, flags)]
+        arguments = ["--model_path", *models, "--port", str(self.port), *map(str, flags)]
         command = [sys.executable, str(SERVING / f"{script}.py"), *arguments]
         if how == "uvicorn":
             command = [sys.executable, "-m", "uvicorn", f"{script}:app", "--port", str(self.port)]
-            environment["MODEL_PATH"] = str(model)
+            environment["MODEL_PATH"] = ",".join(models)
         elif how == "paddlenlp":
             command = [sys.executable, "-m", "paddlenlp.cli.main", "server", f"{script}:app", "--port", str(self.port)]
-            environment["MODEL_PATH"] = str(model)
+            environment["MODEL_PATH"] = ",".join(models)
         self.process = subprocess.Popen(
             command, cwd=SERVING, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -217,7 +225,7 @@ def test_limits(exported):
     server.wait(key)
     assert server.ask({"data": {"text": "球"}}).status_code == 401
     assert requests.get(f"{server.url}/health", timeout=60).status_code == 200
-    assert requests.get(f"{server.url}/info", timeout=60, headers=key).json()["max_batch_tokens"] == 256
+    assert requests.get(f"{server.url}/info", timeout=60, headers=key).json()["limits"]["max_batch_tokens"] == 256
     for body in ({"text": ["球"] * 4}, {"text": "球" * 51}, {"text": "a" * 3000}):
         response = server.ask({"data": body}, headers=key)
         assert response.status_code == 413 and response.json()["error_type"] == "too_large", response.text
@@ -233,8 +241,8 @@ def test_metrics_and_info(servers, exported):
                  "ernie_request_seconds_sum", "ernie_requests_in_flight"):  # fmt: skip
         assert name in text
     assert 'route="/models/ernie_cls",status="200"' in text
-    info = requests.get(f"{server.url}/info", timeout=60).json()
-    assert info["task"] == "seq_cls" and info["precision"] == "fp32"
+    (info,) = requests.get(f"{server.url}/info", timeout=60).json()["models"]
+    assert info["task"] == "seq_cls" and info["precision"] == "fp32" and info["state"] == "ready"
     assert requests.get(f"{server.url}/openapi.json", timeout=60).status_code == 200
 
 
@@ -245,22 +253,143 @@ def test_a_folder_that_is_none_ends_the_server_with_one_message(tmp_path):
     assert f"error: --model_path {tmp_path / 'none'}: no such folder" in output and "Traceback" not in output
 
 
-def test_whatever_keeps_a_model_from_opening_ends_the_server(monkeypatch):
-    """Not only what the predictor refuses: it would say "being opened" for ever."""
-    sys.path.insert(0, str(SERVING))
-    from ernie_serving import application
+def test_whatever_keeps_a_model_from_opening_ends_the_server(exported, tmp_path):
+    """Not only what the predictor refuses: it would say "being opened" for ever. uvicorn's workers know status 3."""
+    shutil.copytree(exported("tnews")[0], tmp_path / "model")
+    (tmp_path / "model" / "model.onnx").write_bytes(b"broken")
+    for how, status in (("python", 1), ("uvicorn", 3)):
+        process = Running("tnews", tmp_path / "model", how=how).process
+        output = process.communicate(timeout=120)[0].decode()
+        assert process.returncode == status and "error: " in output and "model.onnx" in output, output
+        assert "Traceback" not in output
 
-    def fails(*arguments):
-        raise RuntimeError("no memory")
 
-    monkeypatch.setattr(application, "Service", fails)
-    server, ended = application.Server("ernie_cls", application.Settings()), []
-    server.on_failure = lambda: ended.append(True)
-    server.open()
-    assert ended == [True] and server.failure == "no memory"
-    with pytest.raises(application.ApiError) as error:
-        server.ready()
-    assert error.value.status == 503 and "no memory" not in str(error.value)
+def test_usage(exported, tmp_path):
+    """What does not fit ends a server before it listens."""
+    folder = exported("tnews")[0]
+    for flags, environment, message in (
+        (["--port", "x"], {}, "--port x: "),
+        ([], {"MAX_TEXTS": "0"}, "MAX_TEXTS 0: "),
+        (["--workers", 10_000], {}, "--workers 10000: there are"),
+        (["--model_path", folder, folder], {}, "needs a name"),
+        (["--model_path", f"a={folder}", f"a={folder}"], {}, "two models are called a"),
+    ):
+        process = Running("tnews", folder, *flags, **environment).process
+        output = process.communicate(timeout=120)[0].decode()
+        assert process.returncode in (1, 2) and message in output and "Traceback" not in output, output
+    process = Running("tnews", exported("cmrc2018")[0]).process
+    assert "holds a qa model, which server_qa.py serves" in process.communicate(timeout=120)[0].decode()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = Running("tnews", folder, "--port", taken.getsockname()[1]).process
+        assert "Address already in use" in process.communicate(timeout=120)[0].decode()
+
+
+def test_several_models_in_one_server(exported):
+    """Each at its own route, in JSON and in the Open Inference Protocol; PaddleNLP's server mixed them up."""
+    both = {name: exported(name) for name in ("tnews", "afqmc")}
+    server = Running("tnews", [f"{name}={folder}" for name, (folder, _, _) in both.items()]).wait()
+    info = requests.get(f"{server.url}/info", timeout=60).json()["models"]
+    assert [model["name"] for model in info] == ["tnews", "afqmc"]
+
+    def ask(name):
+        _, inputs, expected = both[name]
+        body = {"data": data_of(name, inputs[:20])}
+        result = requests.post(f"{server.url}/models/{name}", json=body, timeout=60).json()["result"]
+        assert_same(answers_of(name, result), expected[:20])
+        tensors = [
+            {"name": k, "datatype": "BYTES", "shape": [len(v)], "data": v} for k, v in data_of(name, inputs[:5]).items()
+        ]
+        found = requests.post(f"{server.url}/v2/models/{name}/infer", json={"inputs": tensors}, timeout=60).json()
+        assert found["outputs"][0]["data"] == [answer["label"] for answer in expected[:5]]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, ["tnews", "afqmc"] * 8))
+    response = requests.post(f"{server.url}/models/ernie_cls", json={"data": {"text": "a"}}, timeout=60)
+    assert response.status_code == 404 and "/models/tnews, /models/afqmc" in response.json()["error"]
+    assert server.stop() == 0
+
+
+def test_several_tasks_in_one_server(exported, tmp_path):
+    """The README's own program."""
+    readme = (SERVING / "README.md").read_text(encoding="utf-8")
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "create_app" in block)
+    (tmp_path / "my_server.py").write_text(program, encoding="utf-8")
+    names = ("tnews", "msra_ner", "cmrc2018")
+    models = [f"{name}={exported(name)[0]}" for name in names]
+    server = Running("tnews", models, how="uvicorn", script="my_server", PYTHONPATH=f"{SERVING}:{tmp_path}").wait()
+    for name in names:
+        _, inputs, expected = exported(name)
+        body = {"data": data_of(name, inputs[:5])}
+        result = requests.post(f"{server.url}/models/{name}", json=body, timeout=60).json()["result"]
+        assert_same(answers_of(name, result), expected[:5])
+    server.stop()
+
+
+def metric(server, name, **labels):
+    """A metric's value, as Prometheus would read it."""
+    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return sum(found)
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="each worker needs a core")
+def test_workers(exported):
+    """Cores are divided, metrics are of all workers, and one that is killed is replaced while the others answer."""
+    folder, inputs, expected = exported("tnews")
+    server = Running("tnews", folder, "--workers", 2).wait()
+    (info,) = requests.get(f"{server.url}/info", timeout=60).json()["models"]
+    assert info["threads"] == usable_cores() // 2
+
+    def ask(text):
+        for _ in range(100):  # as clients do: a worker that still opens its model says 503, a killed one nothing
+            with contextlib.suppress(requests.ConnectionError):
+                response = server.ask({"data": {"text": text}})
+                if response.status_code == 200:
+                    return answers_of("tnews", response.json()["result"])[0]
+            time.sleep(0.1)
+        raise AssertionError("no answer")
+
+    children = psutil.Process(server.process.pid).children()
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert_same(list(pool.map(ask, inputs[:60])), expected[:60])
+        before = metric(server, "ernie_texts_total", model="ernie_cls")
+        assert before >= 60 and [metric(server, "ernie_texts_total") for _ in range(10)] == [before] * 10
+        asked = pool.map(ask, inputs[:60])
+        workers[0].kill()
+        assert_same(list(asked), expected[:60])
+    assert metric(server, "ernie_queue_tokens") == 0 and metric(server, "ernie_requests_in_flight") == 1
+    server.process.send_signal(signal.SIGTERM)
+    output = server.process.communicate(timeout=60)[0].decode()
+    assert server.process.returncode == 0 and "ended with status -9; a new one starts" in output, output[-3000:]
+
+
+def test_what_is_cut_is_said(servers, exported):
+    server = servers("tnews")
+    long = {"text": ["足球" * 300, "足球"]}
+    response = server.ask({"data": long, "parameters": {"max_seq_len": 1000, "doc_stride": 8}})
+    assert response.headers["x-truncated-texts"] == "1"
+    cut, unused, longer = sorted(response.json()["warnings"])
+    assert cut.startswith("1 text is longer than 128 tokens") and "doc_stride: not used" in unused
+    assert "max_seq_len 1000 is more than this model takes; 128 is used" in longer
+    before = metric(server, "ernie_truncated_texts_total")
+    response = server.ask({"data": {"text": "一个不太长的句子"}, "parameters": {"max_seq_len": 8}})
+    assert response.json()["warnings"] == ["1 text is longer than 8 tokens; what stands behind was not read"]
+    assert metric(server, "ernie_truncated_texts_total") == before + 1
+    response = server.ask({"data": {"text": "足球"}})
+    assert "warnings" not in response.json() and response.headers["x-truncated-texts"] == "0"
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["一个不太长的句子"]}]}
+    for parameters, truncated in (({}, "0"), ({"max_seq_len": 8}, "1")):
+        response = requests.post(
+            f"{server.url}/v2/models/ernie_cls/infer", json={**body, "parameters": parameters}, timeout=60
+        )
+        assert response.status_code == 200 and response.headers["x-truncated-texts"] == truncated
 
 
 @pytest.mark.parametrize("how", ["uvicorn", "paddlenlp"])

@@ -13,7 +13,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from ernie_serving import create_app, main
+from ernie_serving import Route, create_app, main
 from ernie_serving.fields import texts_of
 
 DEFAULT_MODEL = os.path.join(HERE, "..", "..", "best_models", "afqmc", "export")
@@ -36,11 +36,14 @@ def write_result(service, items, answers):
     }
 
 
+ROUTE = Route("seq_cls", "ernie_cls", read_data, write_result, DEFAULT_MODEL)
+
+
 def make_app(settings=None):
-    return create_app("ernie_cls", "/models/ernie_cls", read_data, write_result, DEFAULT_MODEL, settings)
+    return create_app([ROUTE], settings)
 
-
-app = make_app()
 
 if __name__ == "__main__":
     main(make_app, __doc__)
+else:
+    app = make_app()

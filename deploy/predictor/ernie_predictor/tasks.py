@@ -318,11 +318,7 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, 
         UsageError: the folder is of another task, or the model takes no texts of that length.
     """
     config = _read_config(model_dir)
-    architecture = str((config.get("architectures") or ["?"])[0])
-    name = next((name for name, end in ARCHITECTURES.items() if architecture.endswith(end)), None)
-    if name is None:
-        ends = ", ".join(f"...For{end}" for end in ARCHITECTURES.values())
-        raise PredictorError(f"{model_dir}/config.json: `architectures` names {architecture}, expected one of {ends}")
+    name, architecture = _architecture(config, model_dir)
     if task_name is not None and task_name != name:
         raise UsageError(f"--task_name {task_name}: {model_dir} holds a model for {name} ({architecture})")
     labels = [] if name == "qa" else read_labels(config, f"{model_dir}/config.json")
@@ -344,6 +340,25 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, 
         return TASKS[name](tokenizer, length, dict(enumerate(labels)), params)
     except PredictorError as e:
         raise PredictorError(f"{model_dir}/config.json, `id2label`: {e}") from None
+
+
+def task_of(model_dir):
+    """Which task a model folder is for, by its config.json: a key of `ARCHITECTURES`.
+
+    Raises:
+        PredictorError: the folder or its config.json is missing or broken, or names another architecture.
+    """
+    return _architecture(_read_config(model_dir), model_dir)[0]
+
+
+def _architecture(config, model_dir):
+    """(task, architecture) that config.json names."""
+    architecture = str((config.get("architectures") or ["?"])[0])
+    name = next((name for name, end in ARCHITECTURES.items() if architecture.endswith(end)), None)
+    if name is None:
+        ends = ", ".join(f"...For{end}" for end in ARCHITECTURES.values())
+        raise PredictorError(f"{model_dir}/config.json: `architectures` names {architecture}, expected one of {ends}")
+    return name, architecture
 
 
 def _read_config(model_dir):

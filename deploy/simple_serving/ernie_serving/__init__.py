@@ -12,7 +12,9 @@ if os.path.isdir(_PREDICTOR):
 # loads Paddle first (PaddlePaddle/Paddle#70538).
 import zlib  # noqa: F401
 
-from .application import create_app, main
+from .application import create_app
+from .process import main
+from .routes import Route
 from .settings import Settings
 
-__all__ = ["Settings", "create_app", "main"]
+__all__ = ["Route", "Settings", "create_app", "main"]

@@ -103,6 +103,7 @@ class Batcher:
         sort: whether what waits is sorted by length.
         lookahead: how many batches' worth is taken and sorted at once.
         on_batch: a function of (texts, tokens, padding, seconds), called after each batch.
+        on_queue: a function of (texts, tokens), called when what waits has changed.
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class Batcher:
         sort=True,
         lookahead=4,
         on_batch=None,
+        on_queue=None,
     ):
         self.model, self.pad = model, pad
         self.max_batch_tokens, self.max_batch_size = max_batch_tokens, max_batch_size
         self.max_wait, self.max_queue_tokens = max_wait, max_queue_tokens
         self.sort, self.lookahead, self.on_batch = sort, lookahead, on_batch
+        self.on_queue = on_queue or (lambda texts, tokens: None)
         self.queued_tokens = self.queued_texts = 0
         self._tokens_per_second = None
         self._pieces = collections.deque()  # (job, index of the feature)
@@ -157,6 +160,7 @@ class Batcher:
             self._pieces.extend((job, index) for index in range(len(features)))
             self.queued_tokens += job.tokens
             self.queued_texts += len(features)
+            self.on_queue(self.queued_texts, self.queued_tokens)
             self._changed.notify_all()
         if not features:
             job.future.set_result([])
@@ -204,6 +208,7 @@ class Batcher:
                 if not job.is_over():
                     taken.append((job, index, length))
                     tokens += length
+            self.on_queue(self.queued_texts, self.queued_tokens)
             return taken
 
     def _batches(self, pieces):

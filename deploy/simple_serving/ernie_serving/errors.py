@@ -28,3 +28,7 @@ def wrong_field(message):
 
 def too_large(what, limit, found):
     return ApiError(413, "too_large", f"{what}: {found:,}, the limit is {limit:,}")
+
+
+def unavailable(message, retry_after):
+    return ApiError(503, "unavailable", message, retry_after)

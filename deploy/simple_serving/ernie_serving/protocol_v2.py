@@ -8,7 +8,8 @@ import json
 import math
 import struct
 
-from .errors import ApiError, bad_request, wrong_field
+from .errors import bad_request, wrong_field
+from .service import PARAMETERS
 
 HEADER = "inference-header-content-length"
 DTYPES = {"FP32": "<f", "INT64": "<q"}
@@ -77,6 +78,12 @@ def read_items(request, binary, task):
         raise wrong_field("the inputs have different numbers of texts")
     names = [name for name in INPUTS[task] if name in fields]
     return fields[names[0]] if len(names) == 1 else list(zip(*(fields[name] for name in names)))
+
+
+def read_parameters(request):
+    """The request's `parameters` as far as they are this server's own: `max_seq_len` and the like."""
+    parameters = request.get("parameters")
+    return {k: v for k, v in parameters.items() if k in PARAMETERS} if isinstance(parameters, dict) else {}
 
 
 def _values(tensor, binary):
@@ -153,7 +160,3 @@ def _encode(values, kind):
         texts = [value.encode() for value in values]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
     return b"".join(struct.pack(DTYPES[kind], value) for value in values)
-
-
-def unknown_model(name):
-    return ApiError(404, "not_found", f"there is no model {name!r:.60}")

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from ernie_predictor import PredictorError, open_folder
 from ernie_predictor.derived_models import quantized_form
-from ernie_predictor.machine import usable_cores
 
 from .batcher import Batcher, Closed, ModelFailed, QueueFull, TimedOut
-from .errors import ApiError, too_large, wrong_field
+from .errors import ApiError, too_large, unavailable, wrong_field
 
 # What a request may set: the names of PaddleNLP's clients, with the least value and what they set in the task.
 PARAMETERS = {
@@ -26,9 +25,17 @@ PARAMETERS = {
 
 @dataclass
 class Answers:
-    """Answers of a request, and where its time went (seconds)."""
+    """Answers of a request, what was cut off its texts, and where its time went (seconds).
+
+    Attributes:
+        warnings: sentences for the client.
+        truncated: number of texts that were truncated.
+        tokens: of all texts, without padding.
+    """
 
     answers: list
+    warnings: list
+    truncated: int
     tokens: int
     tokenize_seconds: float
     queue_seconds: float
@@ -39,17 +46,19 @@ class Service:
     """A model folder that answers requests.
 
     Args:
-        name: of the model.
+        model: a `ModelFolder`.
         settings: `Settings`.
-        metrics: `Metrics`, or None.
+        metrics: `Metrics`.
+        turn: a lock held while a batch runs, shared by the models that share the cores.
     """
 
-    def __init__(self, name, settings, metrics=None):
-        self.name, self.settings = name, settings
-        precision = settings.precision_mode or _precision_of(settings.model_path)
-        threads = settings.num_threads or usable_cores()
+    def __init__(self, model, settings, metrics, turn):
+        self.name, self.settings = model.name, settings
+        precision = settings.precision_mode or _precision_of(model.folder)
+        threads = settings.threads
         self.task, self.model = open_folder(
-            settings.model_path,
+            model.folder,
+            task_name=model.route.task,
             backend=settings.backend,
             precision_mode=precision,
             num_threads=threads,
@@ -58,15 +67,21 @@ class Service:
             cache_dir=settings.cache_dir,
         )
         self.precision_mode, self.threads = precision, threads
+
+        def run(batch):
+            with turn:
+                return self.model(batch)
+
         self.batcher = Batcher(
-            self.model,
+            run,
             self.task.tokenizer.pad,
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_size=settings.max_batch_size,
             max_wait=settings.max_wait_ms / 1000,
             max_queue_tokens=settings.max_queue_tokens,
             sort=settings.sort_by_length,
-            on_batch=metrics and metrics.for_batches(name),
+            on_batch=metrics.for_batches(model.name),
+            on_queue=metrics.for_queue(model.name),
         )
         # Tokenizing and reading answers: on threads of their own, so that the event loop does neither.
         self.workers = concurrent.futures.ThreadPoolExecutor(max(2, threads), "ernie_service")
@@ -100,7 +115,10 @@ class Service:
         return pairs
 
     def task_with(self, parameters):
-        """The task with a request's parameters; (task, batch_size or None).
+        """The task with a request's parameters.
+
+        Returns:
+            (task, batch_size or None, warnings). The task is a copy, which counts what it truncates.
 
         Raises:
             ApiError: a parameter is unknown, or its value does not fit.
@@ -117,13 +135,27 @@ class Service:
                 )
             values[name] = value
         batch_size = values.pop("batch_size", None)
-        if not values:
-            return self.task, batch_size
-        task = copy.copy(self.task)
-        # Beyond what the model was trained with, or opened for, nothing is gained.
-        task.max_seq_length = min(values.pop("max_seq_len", task.max_seq_length), task.max_seq_length)
+        task, warnings = copy.copy(self.task), []
+        task.truncated = 0
+        length = values.pop("max_seq_len", task.max_seq_length)
+        if length > task.max_seq_length:
+            warnings.append(f"max_seq_len {length} is more than this model takes; {task.max_seq_length} is used")
+            length = task.max_seq_length
+        task.max_seq_length = length
+        if unused := values.keys() - task.params.keys():
+            warnings.append(f"{', '.join(sorted(unused))}: not used by a {task.name} model")
         task.params = {name: values.get(name, value) for name, value in task.params.items()}
-        return task, batch_size
+        return task, batch_size, warnings
+
+    def info(self):
+        """What `/info` shows of an open model."""
+        return {
+            "labels": list(self.task.id2label.values()),
+            "engine": self.model.backend,
+            "precision": self.precision_mode,
+            "threads": self.threads,
+            "max_seq_length": self.task.max_seq_length,
+        }
 
     async def answer(self, items, parameters=None):
         """Answers to a request's items, as the predictor gives them.
@@ -132,7 +164,7 @@ class Service:
             ApiError: 413, 422, 429, 503 or 504; or 500, where the model fails.
         """
         deadline = time.monotonic() + self.settings.timeout_s
-        task, batch_size = self.task_with(parameters)
+        task, batch_size, warnings = self.task_with(parameters)
         loop = asyncio.get_running_loop()
         begin = time.monotonic()
         pairs = await loop.run_in_executor(self.workers, self.check, items)
@@ -143,7 +175,7 @@ class Service:
         except QueueFull as e:
             raise ApiError(429, "overloaded", str(e), e.retry_after) from None
         except Closed as e:
-            raise ApiError(503, "unavailable", str(e), 5) from None
+            raise unavailable(str(e), 5) from None
         try:
             # A client that goes away cancels this, and with it what has not run yet.
             outputs = await asyncio.wait_for(
@@ -154,7 +186,17 @@ class Service:
         except ModelFailed as e:
             raise ApiError(500, "model_failed", str(e)) from None
         answers = await loop.run_in_executor(self.workers, task.read, pairs, notes, outputs)
-        return Answers(answers, job.tokens, tokenized - begin, job.queue_seconds or 0.0, job.model_seconds)
+        if summary := task.truncation_summary():
+            warnings.append(summary)
+        return Answers(
+            answers,
+            warnings,
+            task.truncated,
+            job.tokens,
+            tokenized - begin,
+            job.queue_seconds or 0.0,
+            job.model_seconds,
+        )
 
     def close(self, timeout):
         """Answers what is queued; returns whether all of it was."""

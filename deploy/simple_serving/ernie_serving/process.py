@@ -1,0 +1,130 @@
+"""How a server process starts and stops, whatever started it: `python server_....py`, uvicorn or `paddlenlp server`."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from .settings import read_flags
+
+logger = logging.getLogger("ernie_serving")
+PROGRAM = os.path.basename(sys.argv[0])
+
+
+def main(make_app, about):
+    """Starts a server from the command line: `python server_seq_cls.py --model_path DIR --port 8189`.
+
+    Args:
+        make_app: a function of `Settings` that returns the application; its module has it as `app`, too, which the
+            workers import.
+        about: what --help says first.
+    """
+    settings = read_flags(about)
+    configure_logging(settings)
+    app = make_app(settings)
+    options = {
+        "access_log": False,
+        "log_config": None,
+        "timeout_graceful_shutdown": int(settings.shutdown_s),
+        "timeout_keep_alive": 75,  # longer than the 60 s of usual load balancers, which would else see resets
+    }
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as e:
+        print(
+            f"{PROGRAM}: error: --host {settings.host} --port {settings.port}: {os.strerror(e.errno)}", file=sys.stderr
+        )
+        sys.exit(1)
+    logger.info("listening on %s, port %s, %s worker(s)", settings.host, settings.port, settings.workers)
+    with listener:
+        if settings.workers == 1:
+            app.state.host.failure_status = 1
+            # uvicorn stops in good order, and then raises the signal once more; having been asked to is no failure.
+            signal.signal(signal.SIGTERM, lambda *arguments: None)
+            with contextlib.suppress(KeyboardInterrupt):
+                uvicorn.Server(uvicorn.Config(app, **options)).run([listener])
+        else:
+            _run_workers(settings, listener, options)
+
+
+def _run_workers(settings, listener, options):
+    """Several processes on one port. Each imports the application, which reads its settings from the environment."""
+    for name, value in settings.model_dump(exclude_none=True).items():
+        os.environ[name.upper()] = str(value)
+    module = os.path.splitext(PROGRAM)[0]
+    config = uvicorn.Config(f"{module}:app", workers=settings.workers, timeout_worker_healthcheck=60, **options)
+    with tempfile.TemporaryDirectory(prefix="ernie_metrics_") as folder:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        workers = _Workers(config, [listener])
+        workers.run()
+    if workers.failed:
+        sys.exit(1)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor: starts a worker anew that died, and ends when one cannot start."""
+
+    failed = False
+
+    def init_processes(self):
+        super().init_processes()
+        # A worker that replaces another accepts requests once it can answer them; until then the others do.
+        os.environ["OPEN_FIRST"] = "true"
+
+    def keep_subprocess_alive(self):
+        from prometheus_client import multiprocess
+
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for process in before:
+            if process.exitcode is None:
+                continue
+            if process.exitcode == STARTUP_FAILURE:
+                self.failed = True
+            elif process not in self.processes:
+                logger.error("worker %s ended with status %s; a new one starts", process.pid, process.exitcode)
+            multiprocess.mark_process_dead(process.pid)
+
+
+def configure_logging(settings):
+    """Log lines to standard error, one per request, unless whoever started this process has set up logging."""
+    logging.getLogger("uvicorn.access").disabled = True  # the same once more
+    if not logging.getLogger().handlers:
+        style = "%(message)s" if settings.log_json else "%(asctime)s %(message)s"
+        logging.basicConfig(level=logging.INFO, format=style)
+
+
+def drain_first(host):
+    """Told to stop, this process first says so at `/ready` for a moment, so that requests are sent elsewhere."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    stop = signal.getsignal(signal.SIGTERM)
+    if not callable(stop):
+        return
+
+    def on_sigterm(number, frame):
+        if host.draining:
+            stop(number, frame)
+            return
+        host.draining = True
+        timer = threading.Timer(host.settings.drain_s, stop, (number, frame))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def fail_to_start(host):
+    """Ends a process whose models cannot be opened: it would never be ready. A supervisor knows the status."""
+    print(f"{PROGRAM}: error: {host.failure}", file=sys.stderr, flush=True)
+    # Not by an exception: out of the event loop, it would come with a traceback. Nothing is left to be closed.
+    os._exit(host.failure_status)
