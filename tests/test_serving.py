@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -368,6 +370,19 @@ def test_workers(exported):
     server.process.send_signal(signal.SIGTERM)
     output = server.process.communicate(timeout=60)[0].decode()
     assert server.process.returncode == 0 and "ended with status -9; a new one starts" in output, output[-3000:]
+
+
+def test_an_answer_over_a_kept_connection_is_not_held_back(servers):
+    """With Nagle's algorithm on, the server's second packet waited 40 ms for the client's acknowledgement."""
+    server, outside = servers("tnews"), []
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+        for _ in range(20):
+            begin = time.perf_counter()
+            connection.request("POST", "/models/ernie_cls", b'{"data": {"text": "a"}}')
+            response = connection.getresponse()
+            response.read()
+            outside.append(1000 * (time.perf_counter() - begin) - float(response.headers["x-total-time"]))
+    assert statistics.median(outside) < 30
 
 
 def test_what_is_cut_is_said(servers, exported):

@@ -36,14 +36,7 @@ def main(make_app, about):
         "timeout_graceful_shutdown": int(settings.shutdown_s),
         "timeout_keep_alive": 75,  # longer than the 60 s of usual load balancers, which would else see resets
     }
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as e:
-        print(
-            f"{PROGRAM}: error: --host {settings.host} --port {settings.port}: {os.strerror(e.errno)}", file=sys.stderr
-        )
-        sys.exit(1)
+    listener = _listen(settings)
     logger.info("listening on %s, port %s, %s worker(s)", settings.host, settings.port, settings.workers)
     with listener:
         if settings.workers == 1:
@@ -54,6 +47,23 @@ def main(make_app, about):
                 uvicorn.Server(uvicorn.Config(app, **options)).run([listener])
         else:
             _run_workers(settings, listener, options)
+
+
+def _listen(settings):
+    """The socket on which the server listens."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # The protocol is named since asyncio switches Nagle's algorithm off only for sockets that say they are TCP: with
+    # it, each answer over a kept connection took 40 ms more.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as e:
+        reason = e.strerror or os.strerror(e.errno)
+        print(f"{PROGRAM}: error: --host {settings.host} --port {settings.port}: {reason}", file=sys.stderr)
+        sys.exit(1)
+    return listener
 
 
 def _run_workers(settings, listener, options):
