@@ -344,7 +344,10 @@ def test_workers(exported):
     """Cores are divided, metrics are of all workers, and one that is killed is replaced while the others answer."""
     folder, inputs, expected = exported("tnews")
     server = Running("tnews", folder, "--workers", 2).wait()
-    (info,) = requests.get(f"{server.url}/info", timeout=60).json()["models"]
+    while True:  # the other worker may still be opening its model
+        (info,) = requests.get(f"{server.url}/info", timeout=60).json()["models"]
+        if info["state"] == "ready":
+            break
     assert info["threads"] == usable_cores() // 2
 
     def ask(text):
