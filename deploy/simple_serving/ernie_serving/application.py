@@ -16,17 +16,18 @@ import uuid
 import uvicorn
 from ernie_predictor import PredictorError
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import ValidationError
 
 from . import protocol_v2
 from .errors import ApiError, bad_request, too_large, wrong_field
 from .metrics import Metrics
+from .page import PAGE, PAGE_HEADERS
 from .service import Service
 from .settings import Settings
 
 logger = logging.getLogger("ernie_serving")
-OPEN_ROUTES = {"/health", "/metrics"}  # need no API_KEY
+OPEN_ROUTES = {"/", "/health", "/metrics"}  # need no API_KEY; the page asks for it
 
 
 class Server:
@@ -216,21 +217,27 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
         server.ready()
         return {"status": "ready"}
 
+    @app.get("/", include_in_schema=False)
+    async def page():
+        return HTMLResponse(PAGE, headers=PAGE_HEADERS)
+
     @app.get("/info")
     async def info():
-        service = server.ready()
-        return {
-            "model": name,
-            "task": service.task.name,
-            "route": route,
-            "labels": list(service.task.id2label.values()),
-            "engine": service.model.backend,
-            "precision": service.precision_mode,
-            "threads": service.threads,
-            "max_seq_length": service.task.max_seq_length,
-            **settings.model_dump(include={"max_batch_tokens", "max_batch_size", "max_queue_tokens", "max_texts",
-                                           "max_characters", "max_body_bytes", "timeout_s"}),
-        }  # fmt: skip
+        service = server.service
+        about = {"name": name, "route": route, "task": None, "state": "broken" if server.failure else "opening"}
+        if service is not None:
+            about |= {
+                "state": "ready",
+                "task": service.task.name,
+                "labels": list(service.task.id2label.values()),
+                "engine": service.model.backend,
+                "precision": service.precision_mode,
+                "threads": service.threads,
+                "max_seq_length": service.task.max_seq_length,
+            }
+        limits = {"max_batch_tokens", "max_batch_size", "max_queue_tokens", "max_texts", "max_characters",
+                  "max_body_bytes", "timeout_s"}  # fmt: skip
+        return {"models": [about], "limits": settings.model_dump(include=limits)}
 
     @app.get("/metrics")
     async def metrics():
