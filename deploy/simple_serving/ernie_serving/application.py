@@ -6,13 +6,14 @@ import time
 
 from ernie_predictor import UsageError
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from . import protocol_v2
 from .bodies import load_json, read_body, while_connected
 from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
+from .page import PAGE, PAGE_HEADERS
 from .process import configure_logging, drain_first, fail_to_start
 from .settings import load_settings
 
@@ -90,6 +91,10 @@ def create_app(routes, settings=None):
 
     for model in host.models.values():
         add_route(model)
+
+    @app.get("/", include_in_schema=False)
+    async def page():
+        return HTMLResponse(PAGE, headers=PAGE_HEADERS)
 
     @app.get("/v2")
     async def v2_server():

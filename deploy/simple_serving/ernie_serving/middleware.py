@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from .errors import ApiError
 
 logger = logging.getLogger("ernie_serving")
-OPEN_ROUTES = {"/health", "/metrics", "/v2/health/live"}  # need no API_KEY
+OPEN_ROUTES = {"/", "/health", "/metrics", "/v2/health/live"}  # need no API_KEY; the page asks for it
 
 
 class Watch:
