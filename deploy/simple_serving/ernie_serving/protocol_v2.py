@@ -124,13 +124,13 @@ def write_response(name, request, task, answers):
         **{key: [answer[key] for answer in answers] for key in OUTPUTS[task] if task != "token_cls"},
     }
     wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
-    if not isinstance(wanted, list):
-        raise wrong_field("`outputs` is no list")
+    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):  # else an answer could be made of any size
+        raise wrong_field(f"`outputs` must be a list of {len(OUTPUTS[task])} at most")
     all_binary = _parameter(request, "binary_data_output") is True
     outputs, binary = [], b""
     for output in wanted:
         key = output.get("name") if isinstance(output, dict) else None
-        if key not in OUTPUTS[task]:
+        if not isinstance(key, str) or key not in OUTPUTS[task]:
             raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
         tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
         binary_data = _parameter(output, "binary_data")
