@@ -12,6 +12,7 @@ import struct
 from .errors import ApiError, bad_request, wrong_field
 
 HEADER = "inference-header-content-length"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 DTYPES = {"FP32": "<f", "INT64": "<q"}
 
 # Of each task: the fields of a text, those of them that may be left out, and the outputs with their types.
@@ -59,16 +60,21 @@ def read_items(request, binary, task):
     inputs = request.get("inputs") if isinstance(request, dict) else None
     if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
         raise wrong_field("expected an object with a list of objects, `inputs`")
+    if not isinstance(request.get("id", ""), str) or _SURROGATE.search(request.get("id", "")):
+        raise wrong_field("`id` must be a text")
     fields = {}
     for tensor in inputs:
         name = tensor.get("name")
         if name not in INPUTS[task]:
             raise wrong_field(f"unknown input {name!r:.60}; expected {' and '.join(INPUTS[task])}")
+        if name in fields:
+            raise wrong_field(f"input {name} is there twice")
         if tensor.get("datatype") != "BYTES":
             raise wrong_field(f"input {name}: the datatype is {tensor.get('datatype')!r:.40}, expected BYTES")
         values, binary = _values(tensor, binary)
         shape = tensor.get("shape")
-        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        # As deep as `data` may be: a product of thousands of large numbers takes minutes.
+        whole = isinstance(shape, list) and len(shape) <= 4 and all(type(n) is int and n >= 0 for n in shape)
         if not whole or math.prod(shape) != len(values):
             raise wrong_field(f"input {name}: the shape is {shape!r:.40}, but it has {len(values):,} texts")
         fields[name] = values
@@ -143,7 +149,7 @@ def write_response(name, request, task, answers):
         outputs.append(tensor)
     response = {"model_name": name, "model_version": "1", "outputs": outputs}
     if "id" in request:
-        response["id"] = str(request["id"])
+        response["id"] = request["id"]
     head = json.dumps(response, ensure_ascii=False, allow_nan=False).encode()
     if not binary:
         return head, {"content-type": "application/json"}
