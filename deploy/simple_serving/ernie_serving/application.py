@@ -18,6 +18,7 @@ from ernie_predictor import PredictorError
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from . import protocol_v2
 from .errors import ApiError, bad_request, too_large, wrong_field
@@ -268,13 +269,16 @@ async def read_bytes(request, limit):
     """A request's body.
 
     Raises:
-        ApiError: 413.
+        ApiError: 413; or 499, which nobody reads.
     """
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit:
-            raise too_large("bytes of the request", limit, len(content))
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                raise too_large("bytes of the request", limit, len(content))
+    except ClientDisconnect:
+        raise ApiError(499, "client_gone", "the client went away") from None
     return bytes(content)
 
 
