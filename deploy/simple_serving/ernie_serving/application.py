@@ -124,8 +124,9 @@ def create_app(routes, settings=None):
         content = await body_of(request)
         body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
         items = protocol_v2.read_items(body, binary, service.task.name)
+        outputs = protocol_v2.read_outputs(body, service.task.name)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))
-        content, headers = protocol_v2.write_response(name, body, service.task.name, found.answers)
+        content, headers = protocol_v2.write_response(name, body, service.task.name, outputs, found.answers)
         return Response(content, headers={**headers, **headers_of(found)})
 
     @app.get("/health")

@@ -130,31 +130,45 @@ def _flat(data, depth=0):
     return flat
 
 
-def write_response(name, request, task, answers):
-    """(body, headers) of a response, each output in the form that the request asks for."""
-    columns = {
-        "entities": [json.dumps(answer, ensure_ascii=False) for answer in answers] if task == "token_cls" else [],
-        **{key: [answer[key] for answer in answers] for key in OUTPUTS[task] if task != "token_cls"},
-    }
+def read_outputs(request, task):
+    """The outputs that a request asks for: {name: whether in binary}.
+
+    Raises:
+        ApiError: 422.
+    """
     wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
-    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):  # else an answer could be made of any size
-        raise wrong_field(f"`outputs` must be a list of {len(OUTPUTS[task])} at most")
-    all_binary = _parameter(request, "binary_data_output") is True
-    outputs, binary = [], b""
+    if not isinstance(wanted, list):
+        raise wrong_field("`outputs` must be a list")
+    in_binary = _parameter(request, "binary_data_output") is True
+    outputs = {}
     for output in wanted:
         key = output.get("name") if isinstance(output, dict) else None
         if not isinstance(key, str) or key not in OUTPUTS[task]:
             raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
+        if key in outputs:
+            raise wrong_field(f"output {key} is there twice")
+        own = _parameter(output, "binary_data")
+        outputs[key] = in_binary if own is None else own is True
+    return outputs
+
+
+def write_response(name, request, task, outputs, answers):
+    """(body, headers) of a response, each output in the form that the request asks for (`read_outputs`)."""
+    tensors, binary = [], b""
+    for key, in_binary in outputs.items():
+        if task == "token_cls":
+            values = [json.dumps(answer, ensure_ascii=False) for answer in answers]
+        else:
+            values = [answer[key] for answer in answers]
         tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
-        binary_data = _parameter(output, "binary_data")
-        if all_binary if binary_data is None else binary_data is True:
-            part = _encode(columns[key], OUTPUTS[task][key])
+        if in_binary:
+            part = _encode(values, OUTPUTS[task][key])
             tensor["parameters"] = {"binary_data_size": len(part)}
             binary += part
         else:
-            tensor["data"] = columns[key]
-        outputs.append(tensor)
-    response = {"model_name": name, "model_version": "1", "outputs": outputs}
+            tensor["data"] = values
+        tensors.append(tensor)
+    response = {"model_name": name, "model_version": "1", "outputs": tensors}
     if "id" in request:
         response["id"] = request["id"]
     head = json.dumps(response, ensure_ascii=False, allow_nan=False).encode()
