@@ -141,7 +141,9 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
 
     @app.exception_handler(405)
     async def not_allowed(request, error):
-        return _error(server, ApiError(405, "not_allowed", f"{request.method} is not allowed here"))
+        response = _error(server, ApiError(405, "not_allowed", f"{request.method:.20} is not allowed here"))
+        response.headers.update(error.headers or {})  # Allow
+        return response
 
     async def answer(request, service, items, parameters=None):
         """Answers of a request's items; a client that goes away ends it."""
