@@ -161,7 +161,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
             raise wrong_field('expected {"data": {...}, "parameters": {...}}')
         if unknown := [key for key in body if key not in ("data", "parameters")]:
             raise wrong_field(f"unknown field {unknown[0]!r:.60}; expected data and parameters")
-        if not isinstance(body.get("parameters") or {}, dict):
+        if not isinstance(body.get("parameters"), (dict, type(None))):
             raise wrong_field("`parameters` is no object")
         items = read_data(body["data"])
         found = await answer(request, service, items, body.get("parameters"))
