@@ -129,9 +129,10 @@ def write_response(name, request, task, answers):
         "entities": [json.dumps(answer, ensure_ascii=False) for answer in answers] if task == "token_cls" else [],
         **{key: [answer[key] for answer in answers] for key in OUTPUTS[task] if task != "token_cls"},
     }
-    wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
+    wanted = request.get("outputs", [])
     if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):  # else an answer could be made of any size
         raise wrong_field(f"`outputs` must be a list of {len(OUTPUTS[task])} at most")
+    wanted = wanted or [{"name": key} for key in OUTPUTS[task]]
     all_binary = _parameter(request, "binary_data_output") is True
     outputs, binary = [], b""
     for output in wanted:
