@@ -317,7 +317,9 @@ def binary_tensors(g, t):
 
 def header_length_without_binary(g, t):
     content = to_bytes(t.tensors())
-    values = [(HEADER, g.choice((len(content), 0, -5, len(content) + 1, "9" * 4500, "a"))) for _ in range(g.choice((1, 2)))]
+    values = [
+        (HEADER, g.choice((len(content), 0, -5, len(content) + 1, "9" * 4500, "a"))) for _ in range(g.choice((1, 2)))
+    ]
     return (post(t.infer, content, *values),), 1
 
 
@@ -337,7 +339,9 @@ def lengths_that_lie(g, t):
 
 
 def chunked_bodies(g, t):
-    head = request(t.route, b"", JSON_TYPE, ("Transfer-Encoding", g.choice(("chunked", "Chunked", "chunked"))), length=False)
+    head = request(
+        t.route, b"", JSON_TYPE, ("Transfer-Encoding", g.choice(("chunked", "Chunked", "chunked"))), length=False
+    )
     content = to_bytes(t.body())
     kind = g.randrange(7)
     if kind == 0:  # in small pieces
@@ -398,7 +402,9 @@ def odd_headers(g, t):
                           "h2c", "x" * 500, "127.0.0.1:99999", "\t", "' or 1=1", "<x>", "a\tb", "../..", "Basic Og=="))  # fmt: skip
         headers = [(name, value)]
     else:
-        raw = g.choice((b"no colon", b": nothing", b"a b: c", b"X: a\x00b", b"X: a\rb", b" folded: x", b"X\x7f: 1", b"\xff: 1"))
+        raw = g.choice(
+            (b"no colon", b": nothing", b"a b: c", b"X: a\x00b", b"X: a\rb", b" folded: x", b"X\x7f: 1", b"\xff: 1")
+        )
         return (b"POST %s HTTP/1.1\r\nHost: a\r\n%s\r\nContent-Length: 0\r\n\r\n" % (t.route.encode(), raw), 0.02), 0
     # Without Host, or with two, which is for the HTTP library to refuse.
     content = to_bytes(t.body())
@@ -416,7 +422,20 @@ def odd_websockets(g, t):
 
 
 def methods(g, t):
-    paths = (t.route, t.infer, "/", "/health", "/ready", "/info", "/metrics", "/docs", "/openapi.json", "/v2", "/nothing", "*")
+    paths = (
+        t.route,
+        t.infer,
+        "/",
+        "/health",
+        "/ready",
+        "/info",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v2",
+        "/nothing",
+        "*",
+    )
     content = to_bytes(t.body()) if g.random() < 0.5 else b""
     return (request(g.choice(paths), content, JSON_TYPE, method=g.choice(METHODS)),), 1
 
@@ -612,7 +631,10 @@ class Fuzz:
                 break
             time.sleep(0.05)
         for name, value in values.items():
-            if (found := re.search(r'^ernie_requests_total.*status="(5\d\d)"', name)) and found[1] not in ("503", "504"):
+            if (found := re.search(r'^ernie_requests_total.*status="(5\d\d)"', name)) and found[1] not in (
+                "503",
+                "504",
+            ):
                 self.faults.append((f"the server counts {value:g} x {name}", None, None))
         log = self.server.log.read_text(errors="replace")
         if number := log.count("Traceback (most recent call last)"):
@@ -666,7 +688,9 @@ def fuzz(folder, args, log):
         attack.finish()
     growth = memory[-1] / memory[0] - 1
     if abs(growth) > GROWTH:
-        attack.faults.append((f"memory: {memory[0]:.0f} MB after 1,000 requests, {memory[-1]:.0f} MB at the end", None, None))
+        attack.faults.append(
+            (f"memory: {memory[0]:.0f} MB after 1,000 requests, {memory[-1]:.0f} MB at the end", None, None)
+        )
     sizes = ", ".join(f"{size:.0f}" for size in memory)
     return attack, f"| {script} | {len(todo):,} | {seconds:.0f} | {sizes} | {len(attack.faults)} |"
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import hmac
 import json
 import logging
@@ -20,7 +21,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from . import protocol_v2
+from . import openapi, protocol_v2
 from .errors import ApiError, bad_request, too_large, wrong_field
 from .metrics import Metrics
 from .service import Service
@@ -106,6 +107,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
 
     app = FastAPI(title=name, lifespan=lifespan)
     app.state.server = server
+    app.openapi = functools.partial(openapi.describe, app, [(name, route, openapi.TASKS[name])], settings)
 
     @app.middleware("http")
     async def around(request: Request, call_next):
@@ -153,7 +155,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
         server.metrics.answered(name, found, time.perf_counter() - request.state.begin)
         return found
 
-    @app.post(route, openapi_extra={"requestBody": BODY})
+    @app.post(route)
     async def predict(request: Request):
         service = server.ready()
         body = load_json(await read_bytes(request, settings.max_body_bytes))
@@ -240,21 +242,6 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
         return Response(server.metrics.text(), media_type=server.metrics.content_type)
 
     return app
-
-
-BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["data"],
-                "properties": {"data": {"type": "object"}, "parameters": {"type": "object"}},
-                "additionalProperties": False,
-            }
-        }
-    },
-}
 
 
 def times_of(found):
