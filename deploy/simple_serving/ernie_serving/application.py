@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 
+import anyio
 import uvicorn
 from ernie_predictor import PredictorError
 from fastapi import FastAPI, Request, Response
@@ -158,7 +159,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
     @app.post(route)
     async def predict(request: Request):
         service = server.ready()
-        body = load_json(await read_bytes(request, settings.max_body_bytes))
+        body = load_json(await read_bytes(request, settings.max_body_bytes, settings.timeout_s))
         if not isinstance(body, dict) or not isinstance(body.get("data"), dict):
             raise wrong_field('expected {"data": {...}, "parameters": {...}}')
         if unknown := [key for key in body if key not in ("data", "parameters")]:
@@ -196,7 +197,7 @@ def create_app(name, route, read_data, write_result, default_model, settings=Non
     async def infer(model: str, request: Request):
         check_name(model)
         service = server.ready()
-        content = await read_bytes(request, settings.max_body_bytes)
+        content = await read_bytes(request, settings.max_body_bytes, settings.timeout_s)
         body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
         items = protocol_v2.read_items(body, binary, service.task.name)
         found = await answer(request, service, items)
@@ -254,18 +255,21 @@ def times_of(found):
     }
 
 
-async def read_bytes(request, limit):
+async def read_bytes(request, limit, seconds):
     """A request's body.
 
     Raises:
-        ApiError: 413; or 499, which nobody reads.
+        ApiError: 408 or 413; or 499, which nobody reads.
     """
     content = bytearray()
     try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                raise too_large("bytes of the request", limit, len(content))
+        with anyio.fail_after(seconds):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    raise too_large("bytes of the request", limit, len(content))
+    except TimeoutError:
+        raise ApiError(408, "timeout", f"the body did not arrive within {seconds:g} s") from None
     except ClientDisconnect:
         raise ApiError(499, "client_gone", "the client went away") from None
     return bytes(content)
