@@ -291,14 +291,21 @@ def load_json(content):
 
 async def while_connected(request, answering):
     """Awaits a coroutine, and cancels it when the client goes away: what has not run yet leaves the queue."""
-    task = asyncio.ensure_future(answering)
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(_gone(request))
     try:
-        while not (await asyncio.wait({task}, timeout=0.25))[0]:
-            if await request.is_disconnected():
-                raise ApiError(499, "client_gone", "the client went away")
-        return task.result()
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ApiError(499, "client_gone", "the client went away")
+        return answer.result()
     finally:
-        task.cancel()
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(request):
+    """Waits until the client goes away. `request.is_disconnected()` never says so behind a middleware of Starlette."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _no_constant(name):
