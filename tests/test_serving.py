@@ -190,7 +190,7 @@ BAD = [
     (b'{"data": {"text": ["a", "b"], "text_pair": ["c"]}}', 422),
     (b'{"data": {"text": "a", "texts": "b"}}', 422),
     (b'{"data": {"text": "a"}, "extra": 1}', 422),
-    (b'{"data": {"text": "a"}, "parameters": []}', 200),
+    (b'{"data": {"text": "a"}, "parameters": []}', 422),
     (b'{"data": {"text": "a"}, "parameters": 3}', 422),
     (b'{"data": {"text": "a"}, "parameters": {"max_seq_len": "x"}}', 422),
     (b'{"data": {"text": "a"}, "parameters": {"max_seq_len": 0}}', 422),
