@@ -137,8 +137,8 @@ def read_outputs(request, task):
         ApiError: 422.
     """
     wanted = request.get("outputs", [])
-    if not isinstance(wanted, list):
-        raise wrong_field("`outputs` must be a list")
+    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):
+        raise wrong_field(f"`outputs` must be a list of at most {len(OUTPUTS[task])}")
     wanted = wanted or [{"name": key} for key in OUTPUTS[task]]
     in_binary = _parameter(request, "binary_data_output") is True
     outputs = {}
