@@ -4,9 +4,9 @@
 """
 
 import argparse
-import shutil
 import sys
 
+from ernie_predictor import commandline
 from paddlenlp.trainer import PdArgumentParser
 
 from ernie.argument_checks import CHECKPOINTING, WITHOUT_EFFECT
@@ -204,12 +204,8 @@ class HelpAll(argparse.Action):
         parser.exit()
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows flags without the value that they may take, and only defaults that say something."""
-
-    def __init__(self, prog):
-        width = min(max(shutil.get_terminal_size().columns, 80), 110)
-        super().__init__(prog, max_help_position=27, width=width)
+class HelpFormatter(commandline.HelpFormatter):
+    """Shows flags without the value that they may take."""
 
     def _format_args(self, action, default_metavar):
         if action.nargs == "?":
@@ -218,11 +214,3 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _format_action_invocation(self, action):
         return super()._format_action_invocation(action).rstrip()
-
-    def _get_help_string(self, action):
-        text, default = action.help or "", action.default
-        if default in (None, "", False, -1) or action.nargs == 0 or "(default" in text:
-            return text
-        if isinstance(default, list):
-            default = " ".join(map(str, default))
-        return f"{text} (default: {'on' if default is True else getattr(default, 'value', default)})".lstrip()
