@@ -27,22 +27,23 @@ PARAMETERS = {
 }
 
 
-def main(task_name, model, parameters, examples, read_answers, shown, about):
-    """Runs a client.
+def main(*arguments):
+    """Runs a client; the arguments are those of `ask_server`. What a user can fix ends in one message."""
+    run(lambda: ask_server(*arguments), "requirements_client.txt")
+
+
+def ask_server(task_name, model, parameters, examples, read_answers, shown, about):
+    """Sends what the command line says, and prints answers or a score.
 
     Args:
         task_name: "seq_cls", "token_cls" or "qa".
         model: the default of --model.
         parameters: which of `PARAMETERS` the task takes.
-        examples: items that are asked about where the command line names none.
+        examples: items that are sent where the command line names none.
         read_answers: a function of `result` that returns the answers as the predictor gives them.
         shown: a function of an answer that returns lines for people.
         about: what --help says first.
     """
-    run(lambda: _main(task_name, model, parameters, examples, read_answers, shown, about), "requirements_client.txt")
-
-
-def _main(task_name, model, parameters, examples, read_answers, shown, about):
     task = TASKS[task_name]
     fields = [field for field in (task.first, task.second) if field]
     args = _parse(task, model, parameters, fields, about)
@@ -85,8 +86,11 @@ def _texts(item):
 
 def _score(client, ask, task_name, args):
     """Sends a dev set, prints score and speed, and returns the answers."""
+    if task_name == "qa":
+        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
     items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
-    check_labels(task_name, gold, client.info().get("labels") or ())
+    if labels := client.info().get("labels"):  # none while the model is being opened
+        check_labels(task_name, gold, labels)
     batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
     answers = [None] * len(batches)
     start = time.perf_counter()

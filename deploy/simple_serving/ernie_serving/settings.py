@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Each field is an environment variable in capitals, and a flag of `python server_....py`."""
 
-    model_config = SettingsConfigDict(cli_parse_args=False, extra="ignore", protected_namespaces=())
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", protected_namespaces=())
 
     model_path: str | None = Field(
         None,
