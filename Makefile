@@ -33,9 +33,10 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 test: $(DEV_READY) ## Run the tests; ARGS='-k name' picks some
 	$(PY) -m pytest tests $(ARGS)
 
-lint: $(DEV_READY) ## Check style and formatting
+lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: $(DEV_READY) ## Mend style and formatting
 	$(PY) -m ruff check --fix .
@@ -63,5 +64,5 @@ lock: ## Write the locked requirements anew; ARGS=--upgrade for newer versions
 	  $(UV) --generate-hashes $$list -o $${list%.txt}.lock.txt || exit 1 ;; esac; done
 
 clean: ## Remove environments and caches (models and results stay)
-	rm -rf .venv .venv-* .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

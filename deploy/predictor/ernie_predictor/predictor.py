@@ -8,12 +8,15 @@ import functools
 import itertools
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from .derived_models import quantized_form
 from .errors import PredictorError, UsageError
-from .tasks import load_task
+from .runtimes import Model
+from .tasks import Answer, Feature, Pair, Task, load_task
 
 logger = logging.getLogger("ernie_predictor")
 
@@ -25,19 +28,19 @@ CALIBRATION_TEXTS = 512
 
 
 def open_folder(
-    model_dir,
-    task_name=None,
-    backend="auto",
-    precision_mode="auto",
-    num_threads=None,
-    batch_size=32,
-    max_seq_length=None,
-    cache_dir=None,
-    calibration=None,
-    device="cpu",
-    device_id=0,
-    tokenizer="tokenizers",
-):
+    model_dir: str | os.PathLike[str],
+    task_name: str | None = None,
+    backend: str = "auto",
+    precision_mode: str = "auto",
+    num_threads: int | None = None,
+    batch_size: int = 32,
+    max_seq_length: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    calibration: Iterable | Callable[[Task], Iterable] | None = None,
+    device: str = "cpu",
+    device_id: int = 0,
+    tokenizer: str = "tokenizers",
+) -> tuple[Task, Model]:
     """Opens a model folder.
 
     Args:
@@ -90,14 +93,14 @@ def open_folder(
     return task, model
 
 
-def check_exported(model_dir):
+def check_exported(model_dir: str) -> None:
     """Raises PredictorError for the folder above the exported one."""
     export = os.path.join(model_dir, "export")
     if os.path.isdir(export) and not any(name.endswith((".onnx", ".pdmodel")) for name in os.listdir(model_dir)):
         raise PredictorError(f"--model_path {model_dir} holds no exported model; did you mean {export}?")
 
 
-def precision_of(model_dir):
+def precision_of(model_dir: str | os.PathLike[str]) -> str:
     """ "int8" for a folder with an INT8 model, else "fp32"."""
     onnx_file = os.path.join(model_dir, "model.onnx")
     if os.path.isfile(onnx_file):
@@ -167,7 +170,9 @@ class Predictor:
         batch_size: maximum number of texts (for long contexts: windows) per batch.
     """
 
-    def __init__(self, task, model, batch_size=32):
+    def __init__(
+        self, task: Task, model: Callable[[dict[str, np.ndarray]], list[np.ndarray]], batch_size: int = 32
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.task, self.model, self.batch_size = task, model, batch_size
@@ -176,7 +181,7 @@ class Predictor:
     def __reduce__(self):
         raise PredictorError("a Predictor of a task and a model cannot be pickled; an ErniePredictor of a folder can")
 
-    def predict(self, items):
+    def predict(self, items: Iterable) -> list[Answer]:
         """Answers to texts, in their order.
 
         Args:
@@ -196,7 +201,7 @@ class Predictor:
         """
         return [answer for chunk in self.chunks(items) for answer in self._answer(chunk)]
 
-    def predict_stream(self, items):
+    def predict_stream(self, items: Iterable) -> Iterator[Answer]:
         """As `predict`, but yields answers as they come; its memory does not grow with the number of items.
 
         Items are read in chunks: the first is one batch, so that answers begin early, and later ones are up to
@@ -209,7 +214,7 @@ class Predictor:
     def _largest_chunk(self):
         return CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
 
-    def chunks(self, items, first_chunk=None):
+    def chunks(self, items: Iterable, first_chunk: int | None = None) -> Iterator[list[Pair]]:
         """Yields lists of `Pair`, what is tokenized at once; the first has `first_chunk` items, None: as the others."""
         limit = first_chunk or self._largest_chunk()
         chunk, characters, error = [], 0, None
@@ -236,7 +241,7 @@ class Predictor:
             logger.warning(f"a {what} is longer than {limit} tokens and is truncated, and so is every longer one")
         return self.task.read(pairs, notes, self.run(features))
 
-    def run(self, features):
+    def run(self, features: list[Feature]) -> list[tuple[np.ndarray, ...]]:
         """Runs features in batches of similar length.
 
         Args:
@@ -248,7 +253,7 @@ class Predictor:
         Raises:
             PredictorError: an output is not a number, or infinite; or the runtime failed.
         """
-        logits = [None] * len(features)
+        logits: list[tuple[np.ndarray, ...]] = [()] * len(features)
         for rows in similar_lengths(features, self.batch_size):
             outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
             if not all(np.isfinite(array).all() for array in outputs):
@@ -269,7 +274,9 @@ class ErniePredictor(Predictor):
         UsageError: an argument does not fit this model.
     """
 
-    def __init__(self, model_dir, task_name=None, *, batch_size=32, **options):
+    def __init__(
+        self, model_dir: str | os.PathLike[str], task_name: str | None = None, *, batch_size: int = 32, **options: Any
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         calibration = options.get("calibration")
