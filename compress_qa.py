@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_qa.py fine-tuned, and measures every variant on the dev set.
 
-python compress_qa.py --model_name_or_path best_models/cmrc2018/ --dataset cmrc2018 \\
-    --output_dir ./best_models/cmrc2018 --config configs/default.yml
+python compress_qa.py --model_name_or_path best_models/cmrc2018 --dataset cmrc2018 --config configs/default.yml
+python compress_qa.py --model_name_or_path best_models/manual --data_dir data --dataset manual --strategy ptq
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -11,8 +11,9 @@ TASK = utils.TASKS["qa"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments)
+    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
+    utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
     train = utils.load_examples(TASK, data_args, "train")

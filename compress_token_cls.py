@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_token_cls.py fine-tuned, and measures every variant on the dev set.
 
-python compress_token_cls.py --model_name_or_path best_models/msra_ner/ --dataset msra_ner \\
-    --output_dir ./best_models/msra_ner --config configs/default.yml
+python compress_token_cls.py --model_name_or_path best_models/msra_ner --dataset msra_ner --config configs/default.yml
+python compress_token_cls.py --model_name_or_path best_models/people --data_dir data --dataset people --strategy ptq
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -11,8 +11,9 @@ TASK = utils.TASKS["token_cls"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments)
+    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
+    utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
     train = utils.load_examples(TASK, data_args, "train")

@@ -125,9 +125,11 @@ class CompressionTrainer(ErnieTrainer):
         if not args.should_save:  # of several processes one measures
             return None
         names = [variant.name for variant in variants]
-        rows = write_report(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set)
-        if args.max_drop is not None:
-            pick_best(args.output_dir, rows, args.max_drop)
+        rows = write_report(
+            *(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set),
+            *(self.baseline, args.max_drop),
+        )
+        pick_best(args.output_dir, rows, args.max_drop)
         return rows
 
     # Variants

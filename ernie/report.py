@@ -11,6 +11,7 @@ from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
 from ernie.files import new_folder, read_metrics, write_json, write_text
+from ernie.tasks import BASELINES
 
 ENGINE_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 ROUNDS = 7
@@ -83,11 +84,13 @@ def _speed(times, original_times):
     }
 
 
-def write_report(output_dir, dataset, score_name, names, dev_set):
+def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_drop):
     """Times every variant and the original, and writes compression_report.json and .md.
 
     Args:
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
+        baseline: {name: score} of a trivial answer.
+        max_drop: see `choose_best`.
 
     Returns:
         The rows of compression_report.json.
@@ -118,6 +121,8 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
         "machine": f"{processor()}, {usable_cores()} cores",
         "versions": onnxruntime_version(),
         "engines": engines,
+        "baseline": baseline,
+        "advice": advice(rows, baseline, max_drop),
         "variants": rows,
     }
     write_json(os.path.join(output_dir, "compression_report.json"), report)
@@ -136,6 +141,10 @@ def report_table(report):
         f"{report['versions']}. Latency is the median over single texts, throughput that of batches of 32, "
         "both on texts of the dev set from the shortest to the longest, without tokenizing. In brackets: times as fast "
         "as the first row, measured in turns with it.",
+        "",
+        f"{report['advice']} Baseline: "
+        + ", ".join(f"{BASELINES[name]}, {100 * score:.2f}" for name, score in report["baseline"].items())
+        + ".",
     ]
     for engine in report["engines"]:
         lines += [
@@ -155,25 +164,47 @@ def report_table(report):
     return "\n".join(lines) + "\n"
 
 
+def choose_best(rows, max_drop):
+    """The row of the fastest variant that lost at most `max_drop` points; None where all lost more."""
+    good = [row for row in rows[1:] if row["change"] >= -max_drop - 1e-9]
+    return max(good, key=lambda row: row["speed"][row["fastest_engine"]]["texts_per_second"], default=None)
+
+
+def advice(rows, baseline, max_drop):
+    """Which variant to take, in a sentence."""
+    row = choose_best(rows, max_drop)
+    if rows[0]["score"] <= max(baseline.values()):
+        return "The original scores no better than the baseline, so there is nothing to compare: train it first."
+    if row is None:
+        closest = max(rows[1:], key=lambda row: row["change"])
+        return (
+            f"Take {rows[0]['variant']}: every variant lost more than {max_drop:g} points; {closest['variant']} is "
+            f"closest ({closest['change']:+.2f})."
+        )
+    engine = row["fastest_engine"]
+    return (
+        f"Take {row['variant']}: {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast with "
+        f"{ENGINE_NAMES[engine]}; it is copied to best/."
+    )
+
+
 def pick_best(output_dir, rows, max_drop):
-    """Copies the fastest variant that lost no more than `max_drop` points to `<output_dir>/best`.
+    """Copies the row of `choose_best` to `<output_dir>/best`.
 
     Returns:
         The variant's name, or None where none qualifies: the log names the closest, and an older best is removed.
     """
     best = os.path.join(output_dir, "best")
-    variants = rows[1:]
-    good = [row for row in variants if row["change"] >= -max_drop - 1e-9]
-    if not good:
+    row = choose_best(rows, max_drop)
+    if row is None:
         if (read_metrics(best) or {}).get("variant"):  # one of these copies
             shutil.rmtree(best, ignore_errors=True)
-        closest = max(variants, key=lambda row: row["change"])
+        closest = max(rows[1:], key=lambda row: row["change"])
         logger.warning(
             f"no variant is within {max_drop:g} points of the original; the closest is {closest['variant']} "
             f"({closest['change']:+.2f}). There is no {best}"
         )
         return None
-    row = max(good, key=lambda row: row["speed"][row["fastest_engine"]]["texts_per_second"])
     engine = row["fastest_engine"]
     source = os.path.join(output_dir, row["variant"])
     with new_folder(best) as folder:

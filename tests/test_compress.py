@@ -28,7 +28,7 @@ from ernie.dev_set import DevSet
 from ernie.errors import UsageError
 from ernie.onnx_graph import compute_first_token_only, write_onnx
 from ernie.quantization import adaptive_rounding
-from ernie.report import pick_best
+from ernie.report import advice, pick_best
 from ernie.static_model import run_static_model
 from ernie.tasks import DATA_SETS, TASKS
 
@@ -545,6 +545,34 @@ def test_max_drop_takes_the_fastest_within_the_budget(tmp_path, tiny_fine_tuned,
     (tmp_path / "best").mkdir()  # a folder of somebody else's stays
     pick_best(str(tmp_path), rows, 0.5)
     assert (tmp_path / "best").exists()
+
+
+def test_best_is_made_beside_the_model_by_default(tmp_path, tiny_fine_tuned):
+    model = tmp_path / "tnews"
+    shutil.copytree(tiny_fine_tuned("tnews"), model)
+    arguments = ["--model_name_or_path", model, "--dataset", "tnews", "--data_dir", SAMPLE_DATA, "--strategy", "ptq"]
+    call("compress_seq_cls", *arguments, *QUICK)
+    report = read(model / "compression_report.json")
+    assert (model / "mse4_1" / "model.onnx").exists()
+    assert (model / "best" / "metrics.json").exists() == (report["variants"][1]["change"] >= -0.5)
+    text = (model / "compression_report.md").read_text(encoding="utf-8")
+    (share,) = report["baseline"].values()
+    assert report["advice"] in text and f"Baseline: always the commonest label, {100 * share:.2f}." in text
+
+
+def test_advice():
+    def row(name, score, texts_per_second):
+        speed = {"openvino": {"texts_per_second": texts_per_second, "speed_up": texts_per_second / 100}}
+        change = 100 * (score - 0.9)
+        return {"variant": name, "score": score, "change": change, "speed": speed, "fastest_engine": "openvino"}
+
+    rows = [row("export", 0.9, 100), row("narrow", 0.896, 150), row("int8", 0.899, 300), row("both", 0.88, 400)]
+    baseline = {"majority_class": 0.5}
+    best = "Take int8: -0.10 points, 3.00x as fast with OpenVINO; it is copied to best/."
+    assert advice(rows, baseline, 0.5) == best
+    assert advice(rows, baseline, 3).startswith("Take both: -2.00 points, 4.00x")
+    assert advice(rows, baseline, 0).startswith("Take export: every variant lost more than 0 points; int8 is closest")
+    assert "train it first" in advice(rows, {"majority_class": 0.9}, 0.5)
 
 
 def texts_per_second(row):
