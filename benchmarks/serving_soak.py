@@ -4,8 +4,8 @@ python benchmarks/serving_soak.py --model_path best_models/tnews/export
 python benchmarks/serving_soak.py --model_path best_models/cmrc2018/export --requests 20000 --data_dir DIR
 
 The server is the one of the model's task. Most requests hold one text of 5 to 500 tokens, cut out of real texts of
---data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status is
-1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
+--data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status
+is 1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
 """
 
 import sys
