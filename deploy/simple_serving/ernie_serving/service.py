@@ -126,6 +126,8 @@ class Service:
                 continue  # sent by published clients; the first is told from the text itself
             if name not in PARAMETERS:
                 raise wrong_field(f"parameters: unknown {name!r:.60}; known are {', '.join(PARAMETERS)}")
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # JSON has one kind of number
             if not isinstance(value, int) or isinstance(value, bool) or value < PARAMETERS[name]:
                 raise wrong_field(
                     f"parameters.{name} is {value!r:.40}, expected a whole number, {PARAMETERS[name]} or more"
