@@ -195,9 +195,10 @@ def pick_best(output_dir, rows, max_drop):
         The variant's name, or None where none qualifies: the log names the closest, and an older best is removed.
     """
     best = os.path.join(output_dir, "best")
+    ours = (read_metrics(best) or {}).get("variant")  # one of these copies
     row = choose_best(rows, max_drop)
     if row is None:
-        if (read_metrics(best) or {}).get("variant"):  # one of these copies
+        if ours:
             shutil.rmtree(best, ignore_errors=True)
         closest = max(rows[1:], key=lambda row: row["change"])
         logger.warning(
@@ -205,6 +206,9 @@ def pick_best(output_dir, rows, max_drop):
             f"({closest['change']:+.2f}). There is no {best}"
         )
         return None
+    if os.path.exists(best) and not ours:
+        logger.warning(f"{best} was not made by compression and stays as it is; the best variant is {row['variant']}")
+        return row["variant"]
     engine = row["fastest_engine"]
     source = os.path.join(output_dir, row["variant"])
     with new_folder(best) as folder:

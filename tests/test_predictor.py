@@ -344,7 +344,7 @@ def test_a_compressed_folder_answers_in_int8(exported, quantized):
         found = logits_of(ErniePredictor(model, backend=backend, precision_mode="int8"), inputs)
         assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
     with pytest.raises(PredictorError, match="is an INT8 model: leave --precision_mode out"):
-        ErniePredictor(model)
+        ErniePredictor(model, precision_mode="fp32")
 
 
 # -------------------------------------------------------------------------------------- the command line
@@ -413,7 +413,7 @@ def test_examples_and_benchmark(dataset, exported):
     assert "QPS: " in output and output.count("p50 ") == output.count("p99 ") == 2
     few = "\n".join(["北京"] * 99).encode()
     if dataset != "cmrc2018":
-        fails(infer("--model_path", folder, "--benchmark", "--input", "-", input=few), 1, "holds 99 texts; 100 or more")
+        fails(infer("--model_path", folder, "--benchmark", "--input", "-", text=few), 1, "holds 99 texts; 100 or more")
 
 
 def test_the_precision_is_the_folders(exported, quantized):
