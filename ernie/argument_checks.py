@@ -12,8 +12,8 @@ import re
 import paddle
 from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
-from paddlenlp.utils.log import logger
 
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, QA
 from ernie.training import LAST

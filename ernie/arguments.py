@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import paddle
 import yaml
+from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 from paddlenlp.trainer import PdArgumentParser, TrainingArguments, set_seed
 from paddlenlp.trainer.integrations import is_visualdl_available
-from paddlenlp.utils.log import logger
 
+from ernie import console
 from ernie.argument_checks import (
     CHECKPOINTING,
     STRATEGIES,
@@ -24,6 +25,7 @@ from ernie.argument_checks import (
     settle_compression,
     settle_training,
 )
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, TASKS
 
@@ -42,6 +44,7 @@ class ModelArguments:
         default=None,
         metadata={"help": "--do_export writes to <this>/<dataset>/export. Left out: as --output_dir."},
     )
+    verbose: bool = field(default=False, metadata={"help": "Also show PaddleNLP's own messages."})
 
 
 @dataclass
@@ -175,8 +178,13 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], names)}")
+    if values.verbose:
+        console.show_paddlenlp()
     if values.no_cuda:
         values.device = "cpu"
+    if values.wandb_api_key:
+        # From there wandb takes it, too; PaddleNLP would write it to checkpoints and to VisualDL's log.
+        os.environ["WANDB_API_KEY"], values.wandb_api_key = values.wandb_api_key, None
     check_values(values, task, compress)
     check_trainer_values(values, task)
     if compress:
@@ -199,7 +207,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
         parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
     if values.bf16 and values.device.startswith("gpu") and not paddle.amp.is_bfloat16_supported():
         parser.error("--bf16: this GPU does not compute in bfloat16 (from NVIDIA Ampere on); use --fp16")
-    logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
+    why = f" ({device_why})" if values.device == device else ""
+    console.row("device", f"{values.device}{why}, {usable_cores()} CPU cores")
     # PaddleNLP's Trainer sets the seed as well, but the weights of a new head are drawn before there is a Trainer.
     set_seed(values.seed)
     return arguments
