@@ -27,9 +27,8 @@ def load_splits(task, data_args, args):
     loaded = {split: examples for split, examples in zip(needed, splits) if examples}
     if loaded:
         folder = os.path.dirname(source_file(next(iter(loaded.values()))))
-        console.row(
-            "data", ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items()) + f" from {folder}"
-        )
+        counts = ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items())
+        console.row("data", f"{counts} from {folder}")
     if task is SEQ_CLS:
         first = {examples[0]["text_pair"] is None: examples[0]["where"] for examples in splits if examples}
         if len(first) > 1:

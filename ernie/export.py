@@ -43,9 +43,7 @@ def export_model(task, model, tokenizer, folder, metrics):
         error = write_model_folder(task, model, tokenizer, part)
         write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
     size = os.path.getsize(os.path.join(folder, "model.onnx")) / 2**20
-    console.row(
-        "exported", f"{folder}: model.onnx {size:.1f} MB; its logits differ from Paddle's by at most {error:.1e}"
-    )
+    console.row("exported", f"{folder}: model.onnx {size:.1f} MB; logits differ from Paddle's by at most {error:.1e}")
 
 
 def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):

@@ -132,8 +132,8 @@ class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
 
 
 class AtTheEnd(TrainerCallback):
-    """Logs, scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone, which a
-    small data set never reaches."""
+    """Logs, scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone,
+    which a small data set never reaches."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
