@@ -178,8 +178,7 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], names)}")
-    if values.verbose:
-        console.show_paddlenlp()
+    console.show_paddlenlp(values.verbose)
     if values.no_cuda:
         values.device = "cpu"
     if values.wandb_api_key:

@@ -62,9 +62,9 @@ def take_over():
 take_over()
 
 
-def show_paddlenlp():
-    """For --verbose. Not from DEBUG on: that is a list of all arguments, an API key among them."""
-    paddlenlp_logger.set_level("INFO")
+def show_paddlenlp(verbose):
+    """What PaddleNLP says: its warnings, or all but its list of arguments, which it writes at the level DEBUG."""
+    paddlenlp_logger.set_level("INFO" if verbose else "WARNING")
 
 
 class TrainingRows(TrainerCallback):

@@ -236,7 +236,4 @@ class PruningTrainer(ErnieTrainer):
         """Makes a model the best narrow one of a width."""
         folder = self.best_folder(width_mult)
         model.set_state_dict(paddle.load(os.path.join(folder, "model_state.pdparams")))
-        best = read_metrics(folder)
-        score = f"{self.task.score.replace('_', ' ')} {100 * best['score']:.2f}"
-        console.row("best", f"{width_name(width_mult)}: step {best['step']:,}, {score}")
         return narrow(model, width_mult)

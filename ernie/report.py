@@ -94,7 +94,8 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
     """
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
-    console.row("timing", f"{len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}")
+    timed = f"times {len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}"
+    console.row("report", f"{output_dir}/compression_report.md and .json: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
     metrics = {name: read_metrics(folder) for name, folder in folders.items()}
     original = metrics[names[0]][score_name]
@@ -125,7 +126,6 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
     text = report_table(report)
     write_text(os.path.join(output_dir, "compression_report.md"), text)
     print("\n" + text, flush=True)
-    console.row("report", f"{output_dir}/compression_report.md and .json")
     return rows
 
 
