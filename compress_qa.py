@@ -16,8 +16,7 @@ def main():
     utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
-    train = utils.load_examples(TASK, data_args, "train")
-    dev = utils.load_examples(TASK, data_args, "dev")
+    train, dev, _ = utils.load_splits(TASK, data_args, compression_args)
     labels = []  # answers are spans of the context
 
     # Features: tokenized, and read back as answers, as in deployment
@@ -29,8 +28,9 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, compression_args, train, labels)
+    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)

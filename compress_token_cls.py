@@ -16,8 +16,7 @@ def main():
     utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
-    train = utils.load_examples(TASK, data_args, "train")
-    dev = utils.load_examples(TASK, data_args, "dev")
+    train, dev, _ = utils.load_splits(TASK, data_args, compression_args)
     labels = utils.find_labels(TASK, data_args, None, model_args)
 
     # Features: tokenized, and read back as answers, as in deployment
@@ -25,8 +24,9 @@ def main():
     train = utils.token_cls_features(processor, train, labels)
     dev = utils.token_cls_features(processor, dev, labels)
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, compression_args, train, labels)
+    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)

@@ -36,8 +36,9 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, training_args, train, labels)
+    utils.write_settings(model_args, data_args, training_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)

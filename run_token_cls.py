@@ -32,8 +32,9 @@ def main():
     dev = utils.token_cls_features(processor, dev, labels)
     test = utils.token_cls_features(processor, test)
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, training_args, train, labels)
+    utils.write_settings(model_args, data_args, training_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)

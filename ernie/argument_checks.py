@@ -12,8 +12,8 @@ import re
 import paddle
 from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
-from paddlenlp.utils.log import logger
 
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, QA
 from ernie.training import LAST
@@ -85,7 +85,7 @@ def check_values(values, task, compress=False):
     known = DATA_SETS.get(values.dataset)
     if known and known.task is not task:
         script = known.task.compress_script if compress else known.task.script
-        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {script}")
+        raise UsageError(f"--dataset {values.dataset} is of another task: use {script}")
     if values.data_dir is None and known is None:
         names = [name for name, row in DATA_SETS.items() if row.task is task]
         raise UsageError(

@@ -16,7 +16,7 @@ from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
 MODEL_AND_DATA = ("model_name_or_path", "dataset", "data_dir", "output_dir", "config", "max_seq_length")
 BATCHES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 READING = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length")
-SPEED = ("device", "fp16", "bf16", "no_group_by_length", "no_use_fast_tokenizer", "dynamic_max_length")
+SPEED = ("device", "fp16", "bf16", "no_group_by_length", "no_use_fast_tokenizer", "dynamic_max_length", "verbose")
 GROUPS = {
     "Model and data": (*MODEL_AND_DATA, "export_model_dir"),
     "Steps": ("do_train", "do_eval", "do_predict", "do_export"),
@@ -25,14 +25,14 @@ GROUPS = {
         *("save_total_limit", "seed", "overwrite_output_dir", "resume_from_checkpoint"),
     ),
     "Reading comprehension": READING,
-    "Speed": SPEED,
+    "Speed and output": SPEED,
 }
 COMPRESSION_GROUPS = {
     "Model and data": MODEL_AND_DATA,
     "Compression": ("strategy", "width_mult_list", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
     "Training of dynabert and qat": ("learning_rate", "num_train_epochs", "max_steps", *BATCHES, "save_steps", "seed"),
     "Reading comprehension": READING,
-    "Speed": SPEED,
+    "Speed and output": SPEED,
 }
 
 # In place of PaddleNLP's help texts that say too little, or are not true of these scripts.

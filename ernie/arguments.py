@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import paddle
 import yaml
+from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 from paddlenlp.trainer import TrainingArguments, set_seed
 from paddlenlp.trainer.integrations import is_visualdl_available
-from paddlenlp.utils.log import logger
 
+from ernie import console
 from ernie.argument_checks import (
     ALGORITHMS,
     CHECKPOINTING,
@@ -25,6 +26,7 @@ from ernie.argument_checks import (
     settle_training,
 )
 from ernie.argument_parser import ArgumentParser
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, TASKS
 
@@ -34,6 +36,7 @@ class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "such as ernie-3.0-nano-zh, or a folder"})
     config: str = field(default=None, metadata={"help": "hyperparameters in YAML; the command line wins"})
     export_model_dir: str = field(default=None, metadata={"help": "for DIR/<dataset>/export (default: --output_dir)"})
+    verbose: bool = field(default=False, metadata={"help": "also show PaddleNLP's own messages"})
 
 
 @dataclass
@@ -113,8 +116,12 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
         apply_config(parser, early.config, task, early.dataset, early.data_dir)
     values = parser.parse_args(argv)
     parser.check_required(values)
+    console.show_paddlenlp(values.verbose)
     if values.no_cuda:
         values.device = "cpu"
+    if values.wandb_api_key:
+        # From there wandb takes it, too; PaddleNLP would write it to checkpoints and to VisualDL's log.
+        os.environ["WANDB_API_KEY"], values.wandb_api_key = values.wandb_api_key, None
     check_values(values, task, compress)
     check_trainer_values(values, task)
     if compress:
@@ -137,7 +144,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
         parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
     if values.bf16 and values.device.startswith("gpu") and not paddle.amp.is_bfloat16_supported():
         parser.error("--bf16: this GPU does not compute in bfloat16 (from NVIDIA Ampere on); use --fp16")
-    logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
+    why = f" ({device_why})" if values.device == device else ""
+    console.row("device", f"{values.device}{why}, {usable_cores()} CPU cores")
     # PaddleNLP's Trainer sets the seed as well, but the weights of a new head are drawn before there is a Trainer.
     set_seed(values.seed)
     return arguments

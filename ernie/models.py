@@ -1,7 +1,9 @@
 """Models and tokenizers, from the hub or from a local folder."""
 
+import contextlib
 import json
 import os
+import re
 
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
@@ -10,7 +12,9 @@ from ernie_predictor.tasks import PARAMS_NAMES
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
+from paddlenlp.utils.log import logger as paddlenlp_logger
 
+from ernie import console
 from ernie.errors import UsageError, UserError
 
 
@@ -161,7 +165,8 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     arguments = {"num_labels": len(labels)} if labels else {}
     try:
-        model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
+        with contextlib.nullcontext() if fine_tuned else _new_head_expected():
+            model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
     except Exception as e:
         raise UserError(_cannot_load("model", name, folder, e)) from e
     if labels:
@@ -179,7 +184,34 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     longest = model.config.max_position_embeddings
     if data_args.max_seq_length > longest:
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")
+    layers, width = model.config.num_hidden_layers, model.config.hidden_size
+    weights = sum(int(p.size) for p in model.parameters()) / 1e6
+    console.row(
+        "model",
+        f"{name}: {layers} layers, {width} wide, {weights:.3g} million weights"
+        + (f"; {len(labels)} labels" if labels else ""),
+    )
     return model
+
+
+@contextlib.contextmanager
+def _new_head_expected():
+    """Drops PaddleNLP's warnings that a pretrained model lacks the task's head, and has one of pretraining.
+
+    Where weights of the encoder are missing, the warning stays.
+    """
+
+    def keep(record):
+        text = record.getMessage()
+        missing = re.findall(r"(?:'|^- )([\w.]+)(?:'|: found shape)", text, re.MULTILINE)
+        head_alone = missing and all(key.startswith("classifier.") for key in missing)
+        return not ("newly initialized" in text and head_alone) and "were not used when" not in text
+
+    paddlenlp_logger.logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        paddlenlp_logger.logger.removeFilter(keep)
 
 
 def _cannot_load(what, name, folder, error):

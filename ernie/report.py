@@ -7,9 +7,9 @@ import time
 
 from ernie_predictor.machine import processor, usable_cores
 from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
-from paddlenlp.utils.log import logger
-from tqdm import tqdm
 
+from ernie import console
+from ernie.console import logger
 from ernie.files import new_folder, read_metrics, write_json, write_text
 from ernie.tasks import BASELINES
 
@@ -39,7 +39,7 @@ def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
     for engine in engines:
         models = {original: open_onnx(os.path.join(folders[original], "model.onnx"), engine, usable_cores())}
         original_times = ([], [])
-        for name in tqdm(others or [original], desc=f"Timing, {engine}"):
+        for name in console.progress(others or [original], desc=f"timing, {engine}"):
             models[name] = models.get(name) or open_onnx(
                 os.path.join(folders[name], "model.onnx"), engine, usable_cores()
             )
@@ -97,6 +97,8 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     """
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
+    timed = f"times {len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}"
+    console.row("report", f"{output_dir}/compression_report.md and .json: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
     metrics = {name: read_metrics(folder) for name, folder in folders.items()}
     original = metrics[names[0]][score_name]
@@ -129,7 +131,6 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     text = report_table(report)
     write_text(os.path.join(output_dir, "compression_report.md"), text)
     print("\n" + text, flush=True)
-    logger.info(f"the report is in {output_dir}/compression_report.md and .json")
     return rows
 
 
@@ -218,8 +219,9 @@ def pick_best(output_dir, rows, max_drop):
             if os.path.isfile(path) and (name == "model.onnx" or not name.startswith("model.") or "-" not in name):
                 shutil.copy2(path, folder)
         write_json(os.path.join(folder, "metrics.json"), {**read_metrics(source), "variant": row["variant"]})
-    logger.info(
+    console.row(
+        "best",
         f"{best}: {row['variant']}, {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast "
-        f"({ENGINE_NAMES[engine]})"
+        f"({ENGINE_NAMES[engine]})",
     )
     return row["variant"]

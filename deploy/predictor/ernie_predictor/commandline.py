@@ -17,14 +17,18 @@ import time
 
 from tqdm import tqdm
 
+from .answers import marked_up
 from .errors import PredictorError, UsageError
 from .predictor import ErniePredictor
 from .tasks import ARCHITECTURES
 from .tokenizer import TOKENIZERS
 
 EXAMPLES = {
-    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "国足今晚客场迎战日本队，主教练公布了首发名单"],
-    "token_cls": ["记者李小明昨天从北京来到上海大学采访。", "王芳在腾讯公司工作，家住深圳。"],
+    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "女排打破全国纪录，主教练赛后落泪"],
+    "token_cls": [
+        "校长宋婷说，宁岭市人民医院的学生已经超过292人。",
+        "宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。",
+    ],
     "qa": [
         ("张伟出生于哪一年？", "张伟，1968年出生于南京，毕业于清华大学，现在是一家公司的经理，最爱吃饺子。"),
         ("长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"),
@@ -113,7 +117,10 @@ def answer(args, **options):
             benchmark(predictor, list(items) if source else items * max(8 * args.batch_size, FEWEST_TEXTS))
         elif source is None and args.output is None:
             for item, answer in zip(items, predictor.predict(items)):
-                print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
+                if sys.stdout.isatty() and predictor.task.name == "token_cls":
+                    print(marked_up(item, answer))
+                else:
+                    print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
         else:
             write_answers(predictor, items, sink)
         if summary := predictor.task.truncation_summary():
