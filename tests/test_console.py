@@ -113,7 +113,7 @@ def test_a_compression(trained, tmp_path):
     assert len((text + report).splitlines()) <= 45
     assert [line for line in text.splitlines() if not ROW.fullmatch(line)] == []
     assert [word for word in words(text) if word != "warning"] == [
-        *("device", "data", "model", "plan", "made", "pruning", "4/4", "made", "made", "made", "report")
+        *("device", "data", "model", "plan", "made", "pruning", "4/4", "made", "made", "made", "report", "best")
     ]
     for row in read(tmp_path / "compression_report.json")["variants"]:
         assert f"{row['variant']}: accuracy {100 * row['score']:.2f} ({row['change']:+.2f})" in text
