@@ -40,7 +40,7 @@ PAIRS = [(page, page.with_stem(f"{page.stem}_zh")) for page in PAGES if page.wit
 # Whose commands run, beside having the right flags. The Chinese pages have the same.
 RUN = [Path(name) for name in ("README.md", "deploy/README.md", "deploy/predictor/README.md",
                                "deploy/simple_serving/README.md")]  # fmt: skip
-# Needs a device, a package or an hour that no test has, names no file (DIR, FILE), or has tests of its own (clients).
+# Needs a device, a package or an hour that no test has; names no file (DIR, FILE); or has its own tests (the clients).
 NOT_RUN = re.compile(r"infer_gpu|run_triton|benchmarks/|paddle\.distributed|client_|docker|git clone|\b(DIR|FILE)\b")
 # Unicode categories of what GitHub keeps of a heading in its anchor.
 WORD = ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Pc")
