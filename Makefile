@@ -33,8 +33,11 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --use-pep517
 # Written when an installation is complete: one that was cut short starts again.
 READY := $(VENV)/ready-$(VERSION)
 DEV_READY := $(VENV)/ready-dev-$(VERSION)
+# Triton's Python backend has an environment of its own: its packages need newer ones than Paddle takes.
+TRITON_VENV := .venv-triton$(if $(PYTHON),-$(basename $(VERSION)))
+TRITON_READY := $(TRITON_VENV)/ready-$(VERSION)
 
-.PHONY: help quickstart test lint format lock clean
+.PHONY: help quickstart test triton lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -44,7 +47,11 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 	$(PY) examples/quickstart.py --dataset $(DATASET) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests; ARGS='-k name' picks some
-	$(PY) -m pytest tests $(ARGS)
+	@# Where it cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
+	-@$(MAKE) --no-print-directory triton
+	TRITON_PYTHON=$(TRITON_VENV)/bin/python $(PY) -m pytest tests $(ARGS)
+
+triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
 
 lint: $(DEV_READY) ## Check style and formatting
 	$(PY) -m ruff check .
@@ -65,6 +72,14 @@ $(READY): $(REQUIREMENTS)
 $(DEV_READY): requirements-dev.txt $(READY)
 	@echo "Installing $< into $(VENV)."
 	@$(PIP) -r $<
+	@touch $@
+
+$(TRITON_READY): deploy/triton_serving/requirements_pytriton.lock.txt
+	@$(if $(VERSION),,echo "$(NO_PYTHON)" >&2; exit 1)
+	@echo "Installing $< into $(TRITON_VENV) (Python $(VERSION)): about 750 MB, once."
+	@rm -rf $(TRITON_VENV)
+	@"$(BASE)" -m venv $(TRITON_VENV)
+	@$(TRITON_VENV)/bin/python -m pip --disable-pip-version-check install -qq --require-hashes -r $<
 	@touch $@
 
 UV := .venv-lock/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \
