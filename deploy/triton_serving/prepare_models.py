@@ -34,6 +34,7 @@ PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp16", "fp32", "int8")}
 BACKENDS = {"cpu": ("auto", "openvino", "onnxruntime"), "gpu": ("tensorrt", "cuda")}
 TOKENS = {"cpu": 4096, "gpu": 16384}
 MAX_BATCH_SIZE = 64  # as in config.pbtxt
+MAX_CHARACTERS = 100_000  # of a text; a longer one is refused
 
 
 def main():
@@ -52,7 +53,11 @@ def main():
         )
         shutil.copy(os.path.join(HERE, "text_model.py"), version)
         copy_files(args.model_path, version, ["config.json", "vocab.txt", "tokenizer_config.json"])
-        settings = {"num_threads": args.num_threads, "max_batch_tokens": args.max_batch_tokens, "max_characters": 100_000}
+        settings = {
+            "num_threads": args.num_threads,
+            "max_batch_tokens": args.max_batch_tokens,
+            "max_characters": MAX_CHARACTERS,
+        }
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
             # Opened where it will lie: what does not fit is refused now, and what is made of the model is made now.
@@ -75,7 +80,7 @@ def parse():
     add(
         "--precision",
         "--precision_mode",
-        help="cpu: fp32, bf16, int8 (default: int8 where the folder is INT8, else fp32); gpu: fp16 (default), fp32, int8",
+        help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), fp32, int8; of an INT8 folder int8 is the default",
     )
     add("--backend", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
     add("--instances", type=positive, default=1, help="processes that answer at the same time (default: 1)")
@@ -135,7 +140,7 @@ def accelerator(args, task):
         }
         options = {
             "precision_mode": args.precision.upper(),
-            # Building an engine takes minutes; kept, a second start takes seconds. The folder must outlive the container.
+            # An engine takes minutes to build, and is kept here: a folder that outlives the container.
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": "/tensorrt_cache",
             **{

@@ -3,8 +3,8 @@
 python run_triton.py models_tnews                                   HTTP on 8000, gRPC on 8001, metrics on 8002
 python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   what it does not know is passed to tritonserver
 
-The binary is the one of the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend, which
-is all that `prepare_models.py --device cpu` needs; GPUs need NVIDIA's container.
+The server is the one of the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend,
+which is all that models for the CPU need; models for GPUs need NVIDIA's container.
 """
 
 import argparse
@@ -21,7 +21,7 @@ PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", help="folder that prepare_models.py wrote")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1); 0.0.0.0 for all")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     for name, port in PORTS.items():
         parser.add_argument(f"--{name}_port", type=int, default=port, help=f"default: {port}")
     args, more = parser.parse_known_args()
@@ -84,7 +84,7 @@ def lay_out_backend(tritonserver):
     if not os.path.isfile(stub):
         sys.exit(f"run_triton.py: error: nvidia-pytriton has no Python backend for Python {version}")
     if not library.startswith("libpython") or ".so" not in library:
-        sys.exit(f"run_triton.py: error: this Python {version} has no shared library (libpython{version}.so); take another")
+        sys.exit(f"run_triton.py: error: Python {version} here has no shared library, libpython{version}.so")
     source = os.path.join(tritonserver, "backends", "python")
     target = os.path.join(sys.prefix, "triton_backends", "python")
     os.makedirs(target, exist_ok=True)

@@ -1,7 +1,7 @@
 """What the three models share: the texts of all requests that Triton has merged, in batches of similar length.
 
 Triton merges requests of one shape, and a text is a tensor of shape [1], however long it is. So texts run together here
-whose token ids never would. Each prepared model has a copy of this file, and of the predictor's package, beside its model.py.
+whose token ids never would. prepare_models.py puts this file and the predictor's package beside each model.py.
 """
 
 import json
@@ -56,7 +56,9 @@ class TextModel:
         self.max_batch_tokens = int(settings["max_batch_tokens"])
         self.max_characters = int(settings["max_characters"])
         self.max_batch_size = config["max_batch_size"]
-        self.types = {output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]}
+        self.types = {
+            output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]
+        }
         instances = sum(group["count"] for group in config["instance_group"])
         threads = int(settings["num_threads"]) or max(1, usable_cores() // instances)
         if network := settings.get("network"):
@@ -106,7 +108,9 @@ class TextModel:
                     raise PredictorError(f"item {index}: {e}") from None
                 longest = max(len(text) for text in pairs[-1] if text is not None)
                 if longest > self.max_characters:
-                    raise PredictorError(f"item {index} has {longest:,} characters; at most {self.max_characters:,} are taken")
+                    raise PredictorError(
+                        f"item {index} has {longest:,} characters; at most {self.max_characters:,} are taken"
+                    )
         except PredictorError as e:
             return Job(error=pb_utils.TritonError(str(e), pb_utils.TritonError.INVALID_ARG))
         truncated = self.task.truncated
@@ -114,7 +118,7 @@ class TextModel:
         if self.task.truncated > truncated and not self.warned:
             self.warned = True
             what, limit = self.task.limit()
-            pb_utils.Logger.log_warn(f"a {what} is longer than {limit} tokens and is truncated, and so is every longer one")
+            pb_utils.Logger.log_warn(f"texts are truncated: a {what} is longer than {limit} tokens")
         return Job(None, pairs, features, notes, [None] * len(features))
 
     def run(self, jobs):

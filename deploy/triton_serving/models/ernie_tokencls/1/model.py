@@ -1,4 +1,4 @@
-"""Named entities: TEXT to a JSON list of its entities, as the predictor gives them and as published clients read them."""
+"""Named entities: TEXT to JSON lists of its entities, the predictor's and what published clients read."""
 
 import json
 
