@@ -1,14 +1,20 @@
 """Data: finds the files of a data set, on the hub or in a local folder, reads them, and finds its labels."""
 
-import os
+import logging
 
 from ernie_predictor.answers import split_tag
+from ernie_predictor.dev_sets import is_test_file, read_file, read_split
+from ernie_predictor.formats import check_characters, shown
 from paddlenlp.utils.log import logger
 
 from ernie.errors import UserError
-from ernie.formats import check_characters, read_qa, read_seq_cls, read_token_cls, shown
 from ernie.models import read_labels
-from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
+from ernie.tasks import DATA_SETS, QA, SEQ_CLS
+
+# What the predictor's package says while it reads files appears in the scripts' log, and as the rest of it.
+_predictor_logger = logging.getLogger("ernie_predictor")
+_predictor_logger.addHandler(logger.handler)
+_predictor_logger.propagate = False
 
 
 def load_splits(task, data_args, training_args):
@@ -38,58 +44,16 @@ def load_examples(task, data_args, split):
     Raises:
         UserError: a file is missing or empty, or a row is broken; names file and line.
     """
-    path = find_split(task, data_args, split)
-    replaced = split == "dev" and data_args.data_dir and os.path.basename(path).startswith("test.")
-    try:
-        examples = _read(task, data_args, path, labelled=split != "test")
-    except UserError as e:
-        if replaced:
-            raise UserError(
-                f"there is no dev.{task.suffix}, and test.{task.suffix} can't take its place: {e}"
-            ) from None
-        raise
-    if replaced and data_args.dataset not in DATA_SETS:
-        logger.warning(f"there is no dev.{task.suffix}: models are scored, and the best is chosen, on {path}")
+    if data_args.data_dir is None:
+        path = fetch_split(data_args.dataset, split)
+        examples = read_file(task.name, path, data_args.dataset, labelled=split != "test")
+    else:
+        path, examples = read_split(task.name, data_args.data_dir, data_args.dataset, split)
+        if split == "dev" and is_test_file(path) and data_args.dataset not in DATA_SETS:
+            logger.warning(f"there is no dev.{task.suffix}: models are scored, and the best is chosen, on {path}")
+    set_ids(examples, task, check=split == "test")
     logger.info(f"{split}: {len(examples):,} examples from {path}")
     return examples
-
-
-def _read(task, data_args, path, labelled):
-    if task is SEQ_CLS:
-        data_set = DATA_SETS.get(data_args.dataset)
-        examples = read_seq_cls(path, labelled, data_set and data_set.no_agreement)
-    else:
-        examples = {TOKEN_CLS: read_token_cls, QA: read_qa}[task](path, labelled)
-    if not examples:
-        raise UserError(f"{path} has no examples")
-    set_ids(examples, task, check=not labelled)
-    return examples
-
-
-def find_split(task, data_args, split):
-    """The file of a split: in --data_dir, or fetched by PaddleNLP."""
-    if data_args.data_dir is None:
-        return fetch_split(data_args.dataset, split)
-    folder = os.path.join(data_args.data_dir, data_args.dataset)
-    if not os.path.isdir(folder):
-        found = _contents(data_args.data_dir) if os.path.isdir(data_args.data_dir) else "does not exist"
-        raise UserError(f"no folder {folder}: --data_dir {data_args.data_dir} {found}")
-    splits, suffixes = [split], [task.suffix]
-    if task is TOKEN_CLS:
-        suffixes += ["txt", "conll"]  # what people call files in CoNLL's format
-        if split == "dev":
-            splits.append("test")  # MSRA_NER has two splits only and is scored on test
-    names = [f"{name}.{suffix}" for name in splits for suffix in suffixes]
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.isfile(path):
-            return path
-    raise UserError(f"no file {' or '.join(names)} in {folder}, which {_contents(folder)}")
-
-
-def _contents(folder):
-    """What a folder holds, for a message."""
-    return f"holds {', '.join(sorted(os.listdir(folder))[:12]) or 'nothing'}"
 
 
 def fetch_split(dataset, split):

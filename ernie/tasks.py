@@ -5,6 +5,8 @@ A data set of your own, in the format of one of these, needs no row (`--data_dir
 
 from dataclasses import dataclass, field
 
+from ernie_predictor.dev_sets import NO_AGREEMENT, SUFFIXES
+
 
 @dataclass(frozen=True)
 class Task:
@@ -14,7 +16,11 @@ class Task:
     score: str  # by which the best checkpoint is chosen and models are compared
     scores: tuple  # all that metrics.json holds
     outputs: tuple  # names of the ONNX model's outputs
-    suffix: str = "json"  # of the data set's files
+
+    @property
+    def suffix(self):
+        """Of the data set's files."""
+        return SUFFIXES[self.name][0]
 
     @property
     def compress_script(self):
@@ -29,7 +35,6 @@ TOKEN_CLS = Task(
     "f1",
     ("precision", "recall", "f1"),
     ("logits",),
-    suffix="tsv",
 )
 QA = Task("qa", "QuestionAnswering", "run_qa.py", "exact_match", ("exact_match", "f1"), ("start_logits", "end_logits"))
 TASKS = {task.name: task for task in (SEQ_CLS, TOKEN_CLS, QA)}
@@ -43,9 +48,13 @@ class DataSet:
     labels: tuple = ()
     # CLUE's leaderboard takes <this>_predict.json; a renewed test set has a name of its own (submission rules, 1.1).
     leaderboard: str = None
-    no_agreement: str = None  # the label of rows on which the annotators did not agree: left out
     hub: str = "clue"  # PaddleNLP's data set builder
     hub_splits: dict = field(default_factory=dict)  # the builder's name for a split, where it is another
+
+    @property
+    def no_agreement(self):
+        """The label of rows on which the annotators did not agree: left out."""
+        return NO_AGREEMENT.get(self.name)
 
 
 TNEWS_LABELS = "100 101 102 103 104 106 107 108 109 110 112 113 114 115 116"
@@ -57,10 +66,8 @@ DATA_SETS = {
         DataSet("afqmc", SEQ_CLS, ("0", "1")),
         DataSet("tnews", SEQ_CLS, tuple(TNEWS_LABELS.split()), leaderboard="tnews11"),
         DataSet("iflytek", SEQ_CLS, tuple(map(str, range(119)))),
-        DataSet(
-            "ocnli", SEQ_CLS, ("entailment", "contradiction", "neutral"), leaderboard="ocnli_50k", no_agreement="-"
-        ),
-        DataSet("cmnli", SEQ_CLS, ("contradiction", "entailment", "neutral"), no_agreement="-"),
+        DataSet("ocnli", SEQ_CLS, ("entailment", "contradiction", "neutral"), leaderboard="ocnli_50k"),
+        DataSet("cmnli", SEQ_CLS, ("contradiction", "entailment", "neutral")),
         DataSet("cluewsc2020", SEQ_CLS, ("true", "false"), leaderboard="cluewsc11"),
         DataSet("csl", SEQ_CLS, ("0", "1")),
         # PaddleNLP's MSRA_NER has no dev split, and its CMRC2018 calls the test split "trial".

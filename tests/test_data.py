@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
+from ernie_predictor import formats
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
-from ernie import data, features, formats
+from ernie import data, features
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
 from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
@@ -58,7 +59,7 @@ def test_lines_end_at_newlines_alone(tmp_path):
     path = write(
         tmp_path / "x.json", {"sentence": "一\u2028二\x85三", "label": "1"}, "", {"sentence": "四", "label": 2}
     )
-    examples = data.read_seq_cls(path, labelled=True)
+    examples = formats.read_seq_cls(path, labelled=True)
     assert [e["text"] for e in examples] == ["一\u2028二\x85三", "四"]
     assert examples[1]["label"] == "2" and examples[1]["where"].endswith("line 3")
 
@@ -66,12 +67,12 @@ def test_lines_end_at_newlines_alone(tmp_path):
 def test_rows_without_agreement_are_left_out_aloud(tmp_path, caplog):
     row = {"sentence1": "一", "sentence2": "二"}
     path = write(tmp_path / "x.json", {**row, "label": "-"}, {**row, "label": "neutral"})
-    assert [e["label"] for e in data.read_seq_cls(path, labelled=True, no_agreement="-")] == ["neutral"]
+    assert [e["label"] for e in formats.read_seq_cls(path, labelled=True, no_agreement="-")] == ["neutral"]
     assert f"{path}: 1 rows left out, labelled '-'" in caplog.text
     # Where a data set does not use it so, it is a label like any other.
-    assert [e["label"] for e in data.read_seq_cls(path, labelled=True)] == ["-", "neutral"]
+    assert [e["label"] for e in formats.read_seq_cls(path, labelled=True)] == ["-", "neutral"]
     # In a test split the label is not looked at, and every row gets a prediction.
-    assert len(data.read_seq_cls(path, labelled=False)) == 2
+    assert len(formats.read_seq_cls(path, labelled=False)) == 2
 
 
 def published_marks(example):
@@ -103,7 +104,7 @@ def test_cluewsc_marks_both_spans_whichever_comes_first(folder, request):
 
 def test_csl_is_keywords_and_abstract(tmp_path):
     path = write(tmp_path / "x.json", {"abst": "摘要", "keyword": ["甲", "", "乙"], "label": "1"})
-    (example,) = data.read_seq_cls(path, labelled=True)
+    (example,) = formats.read_seq_cls(path, labelled=True)
     assert (example["text"], example["text_pair"]) == ("甲  乙", "摘要")
 
 

@@ -8,8 +8,9 @@ import types
 
 import pytest
 from conftest import SAMPLE_DATA
+from ernie_predictor import formats
 
-from ernie import data, features, formats
+from ernie import data, features
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
 from ernie.predictions import write_predictions

@@ -4,12 +4,13 @@ Each reader tells from a file's content which of its task's formats it is; what 
 """
 
 import json
+import logging
 import re
 
-from ernie_predictor.answers import check_tags
-from paddlenlp.utils.log import logger
+from .answers import check_tags
+from .errors import PredictorError
 
-from ernie.errors import UserError
+logger = logging.getLogger("ernie_predictor")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair is valid in JSON, but is no character
 
@@ -30,7 +31,7 @@ def read_text(path):
         with open(path, "rb") as f:
             content = f.read()
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from e
+        raise PredictorError(f"{path}: {e.strerror}") from e
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:
@@ -40,7 +41,7 @@ def read_text(path):
             reason = f"{e.reason} at byte {e.start} of the file"
             if _can_decode(content, "gb18030"):
                 reason += "; if it is GBK or GB18030, save it as UTF-8"
-        raise UserError(f"{path} line {line} is not UTF-8: {reason}") from e
+        raise PredictorError(f"{path} line {line} is not UTF-8: {reason}") from e
 
 
 def _can_decode(content, encoding):
@@ -74,7 +75,7 @@ def parse_json(text, path, line, expected):
         reason = f"can't be read: {e}"
     except RecursionError:
         reason = "can't be read: it is nested too deeply"
-    raise UserError(f"{path} line {line} {reason}; expected {expected}")
+    raise PredictorError(f"{path} line {line} {reason}; expected {expected}")
 
 
 def _unique_fields(pairs):
@@ -98,10 +99,10 @@ def shown(value):
 def text_of(row, key, where, may_be_empty=False):
     """A row's text, or an error that says what is there instead."""
     if key not in row:
-        raise UserError(f"{where}: no field `{key}`; it has {', '.join(row) or 'none'}")
+        raise PredictorError(f"{where}: no field `{key}`; it has {', '.join(row) or 'none'}")
     text = row[key]
     if not isinstance(text, str) or not (text.strip() or may_be_empty):
-        raise UserError(f"{where}: `{key}` is {shown(text)}, expected a text")
+        raise PredictorError(f"{where}: `{key}` is {shown(text)}, expected a text")
     check_characters(text, key, where)
     return text
 
@@ -110,7 +111,7 @@ def check_characters(text, key, where):
     """Refuses what could not be written to a file, after hours of training."""
     if _SURROGATE.search(text):
         # Escaped, since the message could not be printed either.
-        raise UserError(f"{where}: `{key}` has half of a surrogate pair, which is no character: {text!a:.60}")
+        raise PredictorError(f"{where}: `{key}` has half of a surrogate pair, which is no character: {text!a:.60}")
 
 
 # ------------------------------------------------------------------------------------------------- classification
@@ -135,7 +136,7 @@ def read_seq_cls(path, labelled, no_agreement=None):
         where = f"{path} line {number}"
         row = parse_json(line, path, number, ROW)
         if not isinstance(row, dict):
-            raise UserError(f"{where}: expected {ROW}; got {line[:40]!r}")
+            raise PredictorError(f"{where}: expected {ROW}; got {line[:40]!r}")
         fields = fields or row_format(row)
         row_id = row.get("idx") if row.get("id") is None else row["id"]
         example = {"id": row_id, "where": where, **row_texts(row, fields, where)}
@@ -166,7 +167,7 @@ def row_texts(row, fields, where):
     if "keyword" in fields:
         keywords = row.get("keyword")
         if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
-            raise UserError(f"{where}: `keyword` is {shown(keywords)}, expected a list of texts")
+            raise PredictorError(f"{where}: `keyword` is {shown(keywords)}, expected a list of texts")
         text = " ".join(keywords)
         check_characters(text, "keyword", where)
         return {"text": text, "text_pair": text_of(row, "abst", where)}
@@ -178,7 +179,7 @@ def label_of(row, where):
     """A row's label as text: `1` and "1 " are one label."""
     label = row.get("label")
     if not isinstance(label, (str, int)) or not str(label).strip():
-        raise UserError(f"{where}: `label` is {shown(label)}, expected a label's name")
+        raise PredictorError(f"{where}: `label` is {shown(label)}, expected a label's name")
     name = str(label).lower() if isinstance(label, bool) else str(label).strip()
     check_characters(name, "label", where)
     return name
@@ -192,10 +193,12 @@ def mark_spans(row, where):
         try:
             start, span = row["target"][f"{key}_index"], row["target"][f"{key}_text"]
         except (KeyError, TypeError):
-            raise UserError(f"{where}: `target` needs {key}_index and {key}_text") from None
+            raise PredictorError(f"{where}: `target` needs {key}_index and {key}_text") from None
         known = is_whole_number(start) and start >= 0 and isinstance(span, str) and span
         if not known or text[start : start + len(span)] != span:
-            raise UserError(f"{where}: `{key}_text` {shown(span)} is not at `{key}_index` {shown(start)} of the text")
+            raise PredictorError(
+                f"{where}: `{key}_text` {shown(span)} is not at `{key}_index` {shown(start)} of the text"
+            )
         marks += [(start + len(span), 0, closing), (start, 1, opening)]
     # From the back, so that no mark moves another; where one span ends as the other begins, the end comes first.
     for position, _, mark in sorted(marks, key=lambda m: (m[0], m[1]), reverse=True):
@@ -221,7 +224,7 @@ def read_token_cls(path, labelled):
     examples = (_read_joined if any("\x02" in line for _, line in lines) else _read_columns)(path, lines, labelled)
     for example in examples:
         if not any(token.strip() for token in example["tokens"]):
-            raise UserError(f"{example['where']} has no tokens")
+            raise PredictorError(f"{example['where']} has no tokens")
     if labelled:
         check_tags({tag: e["where"] for e in reversed(examples) for tag in e["tags"]})
     return examples
@@ -236,12 +239,12 @@ def _read_joined(path, lines, labelled):
         where = f"{path} line {number}"
         columns = line.split("\t")
         if len(columns) > 2 or (labelled and len(columns) < 2):
-            raise UserError(f"{where}: expected tokens, a tab, tags; got {len(columns)} column(s)")
+            raise PredictorError(f"{where}: expected tokens, a tab, tags; got {len(columns)} column(s)")
         example = {"id": None, "where": where, "tokens": columns[0].split("\x02")}
         if len(columns) == 2:
             example["tags"] = [_tag(tag, where) for tag in columns[1].split("\x02")]
             if len(example["tags"]) != len(example["tokens"]):
-                raise UserError(f"{where}: {len(example['tokens'])} tokens, but {len(example['tags'])} tags")
+                raise PredictorError(f"{where}: {len(example['tokens'])} tokens, but {len(example['tags'])} tags")
         examples.append(example)
     return examples
 
@@ -259,7 +262,7 @@ def _read_columns(path, lines, labelled):
     rows = sum(map(len, sentences))
     if rows > 1 and (not has_borders or rows == len(sentences)):
         found = "every sentence is one token" if has_borders else "there is neither \\x02 nor a blank line between them"
-        raise UserError(f"{sentences[0][0][0]}: can't tell where sentences end: {found}; expected {NER_FORMATS}")
+        raise PredictorError(f"{sentences[0][0][0]}: can't tell where sentences end: {found}; expected {NER_FORMATS}")
     examples = []
     for sentence in sentences:
         wheres, tokens, tags = map(list, zip(*sentence))
@@ -279,10 +282,10 @@ def _rows(path, lines, labelled):
         where = f"{path} line {number}"
         columns = _split_columns(line, count or 1 + labelled)
         if labelled and len(columns) < 2:
-            raise UserError(f"{where}: expected a token and its tag, got one column; expected {NER_FORMATS}")
+            raise PredictorError(f"{where}: expected a token and its tag, got one column; expected {NER_FORMATS}")
         count, first = count or len(columns), first or number
         if len(columns) != count:
-            raise UserError(f"{where}: {len(columns)} columns; expected {count}, as in line {first}")
+            raise PredictorError(f"{where}: {len(columns)} columns; expected {count}, as in line {first}")
         yield where, columns[0].strip(" ") or " ", _tag(columns[-1], where) if count > 1 else None
 
 
@@ -305,7 +308,9 @@ def _check_order(examples):
         found = "tags"
     else:
         return
-    raise UserError(f"{examples[0]['where']}: the first column has {found}; expected the token first, its tag last")
+    raise PredictorError(
+        f"{examples[0]['where']}: the first column has {found}; expected the token first, its tag last"
+    )
 
 
 def _tag(tag, where):
@@ -313,7 +318,7 @@ def _tag(tag, where):
     name = tag.strip()
     if not name or name.split() != [name]:
         fault = "has white space in it" if name else "is empty"
-        raise UserError(f"{where}: tag {tag!r} {fault}; expected {NER_FORMATS}")
+        raise PredictorError(f"{where}: tag {tag!r} {fault}; expected {NER_FORMATS}")
     return name
 
 
@@ -330,7 +335,7 @@ def read_qa(path, labelled):
     """Reads SQuAD-style JSON as CMRC2018 has it; answers also as Hugging Face's datasets write them."""
     document = parse_json(read_text(path), path, 1, SQUAD)
     if not isinstance(document, dict):
-        raise UserError(f"{path}: got {shown(document)}, expected {SQUAD}")
+        raise PredictorError(f"{path}: got {shown(document)}, expected {SQUAD}")
     examples = []
     for article, article_place in _objects(document, "data", path, ""):
         for paragraph, paragraph_place in _objects(article, "paragraphs", path, article_place):
@@ -353,13 +358,13 @@ def _objects(parent, key, path, place):
     """Yields (object, its place) of the list that a JSON object has under `key`."""
     prefix = f"{path} {place}".rstrip()
     if key not in parent:
-        raise UserError(f"{prefix}: no field `{key}`; it has {', '.join(parent) or 'none'}; expected {SQUAD}")
+        raise PredictorError(f"{prefix}: no field `{key}`; it has {', '.join(parent) or 'none'}; expected {SQUAD}")
     if not isinstance(parent[key], list):
-        raise UserError(f"{prefix}: `{key}` is {shown(parent[key])}, expected a list: {SQUAD}")
+        raise PredictorError(f"{prefix}: `{key}` is {shown(parent[key])}, expected a list: {SQUAD}")
     for index, child in enumerate(parent[key]):
         child_place = f"{place}.{key}[{index}]".lstrip(".")
         if not isinstance(child, dict):
-            raise UserError(f"{path} {child_place} is {shown(child)}, expected an object: {SQUAD}")
+            raise PredictorError(f"{path} {child_place} is {shown(child)}, expected an object: {SQUAD}")
         yield child, child_place
 
 
@@ -372,14 +377,14 @@ def answers_of(qa, where):
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     if answers is None or answers == []:
-        raise UserError(f"{where} has no answers; expected `answers` like {ANSWERS}")
+        raise PredictorError(f"{where} has no answers; expected `answers` like {ANSWERS}")
     if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
         others = '{"text": ["..."], "answer_start": [0]}'
-        raise UserError(f"{where}: `answers` is {shown(answers)}, expected {ANSWERS} or {others}")
+        raise PredictorError(f"{where}: `answers` is {shown(answers)}, expected {ANSWERS} or {others}")
     for answer in answers:
         text_of(answer, "text", where)
         if not is_whole_number(answer.get("answer_start")):
-            raise UserError(
+            raise PredictorError(
                 f"{where}: `answer_start` is {shown(answer.get('answer_start'))}, expected a whole number, "
                 "the position in `context` of the answer's first character"
             )
