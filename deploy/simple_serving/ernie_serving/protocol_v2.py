@@ -6,11 +6,13 @@ Tensors are texts in, labels and numbers out. Both forms are taken: JSON, and JS
 
 import json
 import math
+import re
 import struct
 
 from .errors import ApiError, bad_request, wrong_field
 
 HEADER = "inference-header-content-length"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 DTYPES = {"FP32": "<f", "INT64": "<q"}
 
 # Of each task: the fields of a text, those of them that may be left out, and the outputs with their types.
@@ -43,7 +45,8 @@ def read_request(body, header_length, load):
     """
     if header_length is None:
         return load(body), b""
-    if not header_length.isascii() or not header_length.isdecimal() or int(header_length) > len(body):
+    # int() refuses thousands of digits with an error of its own.
+    if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
         raise bad_request(f"{HEADER} is {header_length!r:.40}, the body has {len(body):,} bytes")
     return load(body[: int(header_length)]), body[int(header_length) :]
 
@@ -57,16 +60,21 @@ def read_items(request, binary, task):
     inputs = request.get("inputs") if isinstance(request, dict) else None
     if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
         raise wrong_field("expected an object with a list of objects, `inputs`")
+    if not isinstance(request.get("id", ""), str) or _SURROGATE.search(request.get("id", "")):
+        raise wrong_field("`id` must be a text")
     fields = {}
     for tensor in inputs:
         name = tensor.get("name")
         if name not in INPUTS[task]:
             raise wrong_field(f"unknown input {name!r:.60}; expected {' and '.join(INPUTS[task])}")
+        if name in fields:
+            raise wrong_field(f"input {name} is there twice")
         if tensor.get("datatype") != "BYTES":
             raise wrong_field(f"input {name}: the datatype is {tensor.get('datatype')!r:.40}, expected BYTES")
         values, binary = _values(tensor, binary)
         shape = tensor.get("shape")
-        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        # As deep as `data` may be: a product of thousands of large numbers takes minutes.
+        whole = isinstance(shape, list) and len(shape) <= 4 and all(type(n) is int and n >= 0 for n in shape)
         if not whole or math.prod(shape) != len(values):
             raise wrong_field(f"input {name}: the shape is {shape!r:.40}, but it has {len(values):,} texts")
         fields[name] = values
@@ -122,13 +130,13 @@ def write_response(name, request, task, answers):
         **{key: [answer[key] for answer in answers] for key in OUTPUTS[task] if task != "token_cls"},
     }
     wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
-    if not isinstance(wanted, list):
-        raise wrong_field("`outputs` is no list")
+    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):  # else an answer could be made of any size
+        raise wrong_field(f"`outputs` must be a list of {len(OUTPUTS[task])} at most")
     all_binary = _parameter(request, "binary_data_output") is True
     outputs, binary = [], b""
     for output in wanted:
         key = output.get("name") if isinstance(output, dict) else None
-        if key not in OUTPUTS[task]:
+        if not isinstance(key, str) or key not in OUTPUTS[task]:
             raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
         tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
         binary_data = _parameter(output, "binary_data")
@@ -141,7 +149,7 @@ def write_response(name, request, task, answers):
         outputs.append(tensor)
     response = {"model_name": name, "model_version": "1", "outputs": outputs}
     if "id" in request:
-        response["id"] = str(request["id"])
+        response["id"] = request["id"]
     head = json.dumps(response, ensure_ascii=False, allow_nan=False).encode()
     if not binary:
         return head, {"content-type": "application/json"}

@@ -110,7 +110,7 @@ class Service:
             if value is None or name in ("is_split_into_words", "return_attention_mask"):
                 continue  # sent by published clients; the first is told from the text itself
             if name not in PARAMETERS:
-                raise wrong_field(f"parameters: unknown {name!r}; known are {', '.join(PARAMETERS)}")
+                raise wrong_field(f"parameters: unknown {name!r:.60}; known are {', '.join(PARAMETERS)}")
             if not isinstance(value, int) or isinstance(value, bool) or value < PARAMETERS[name]:
                 raise wrong_field(
                     f"parameters.{name} is {value!r:.40}, expected a whole number, {PARAMETERS[name]} or more"

@@ -1,0 +1,105 @@
+"""Whether a server's memory stays flat: its resident size over 100,000 requests of every length.
+
+python benchmarks/serving_soak.py --model_path best_models/tnews/export
+python benchmarks/serving_soak.py --model_path best_models/cmrc2018/export --requests 20000 --data_dir DIR
+
+The server is the one of the model's task. Most requests hold one text of 5 to 500 tokens, cut out of real texts of
+--data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status is
+1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "deploy" / "predictor"))
+
+import argparse
+import asyncio
+import collections
+import random
+import tempfile
+import time
+
+from ernie_predictor import load_task
+from serving_load import SERVING, Connection, ServerProcess, http_request, machine, mix_of
+from tqdm import tqdm
+
+SERVERS = {
+    "seq_cls": ("server_seq_cls.py", "/models/ernie_cls"),
+    "token_cls": ("server_token_cls.py", "/models/ernie_ner"),
+    "qa": ("server_qa.py", "/models/ernie_qa"),
+}
+GROWTH = 0.10
+
+
+def request_of(task, texts, generator):
+    """One request, as bytes."""
+    kind = generator.random()
+    chosen = [generator.choice(texts) for _ in range(generator.randint(2, 8) if kind < 0.1 else 1)]
+    if kind > 0.9:
+        chosen = ["".join(generator.choice(texts) for _ in range(generator.randint(4, 16)))]
+    data = {"text": chosen} if task != "qa" else {"question": ["这是什么？"] * len(chosen), "context": chosen}
+    return http_request("POST", SERVERS[task][1], {"data": data})
+
+
+async def send(port, requests, clients):
+    """{status or error: number} of requests, from several clients."""
+    counts, bar = collections.Counter(), tqdm(unit=" requests", disable=None)
+
+    async def client():
+        connection = Connection(port)
+        for request in requests:
+            try:
+                status, _ = await connection.ask(request)
+            except (OSError, EOFError) as e:
+                status = type(e).__name__
+            counts[status] += 1
+            bar.update()
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    bar.close()
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
+    add("--data_dir", default=str(ROOT / "examples" / "data"), help="has tnews/dev.json and iflytek/dev.json")
+    add("--requests", type=int, default=100_000)
+    add("--every", type=int, default=10_000, help="requests a row of the table")
+    add("--clients", type=int, default=16)
+    add("--seed", type=int, default=0)
+    add("flags", nargs="*", help="of the server, after --: -- --precision_mode int8")
+    args = parser.parse_args()
+
+    task = load_task(args.model_path)
+    texts = mix_of(args.data_dir, task.tokenizer, 2000, seed=args.seed)
+    generator = random.Random(args.seed)
+    script, _ = SERVERS[task.name]
+    about = machine()
+    print(f"{script}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
+    print("| requests | resident, MB | requests/s | answers |\n|---|---|---|---|")
+    rows, failed = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, SERVING / script, "--model_path", args.model_path, *args.flags]
+        with ServerProcess(command, Path(folder, "server.log")) as server:
+            for begin in range(0, args.requests, args.every):
+                number = min(args.every, args.requests - begin)
+                requests = (request_of(task.name, texts, generator) for _ in range(number))
+                start = time.perf_counter()
+                counts = asyncio.run(send(server.port, requests, args.clients))
+                seconds = time.perf_counter() - start
+                rows.append(server.memory() / 2**20)
+                failed += sum(count for status, count in counts.items() if status != 200)
+                answers = ", ".join(f"{count:,} x {status}" for status, count in counts.items())
+                print(f"| {begin + number:,} | {rows[-1]:.1f} | {number / seconds:.0f} | {answers} |", flush=True)
+    growth = rows[-1] / rows[min(1, len(rows) - 1)] - 1
+    print(f"\nfrom the second row to the last: {100 * growth:+.1f}%; {failed:,} requests failed")
+    sys.exit(growth > GROWTH or failed > 0)
+
+
+if __name__ == "__main__":
+    main()
