@@ -1,0 +1,194 @@
+"""The clients' command line: one text, built-in examples, or a dev set and its score."""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+from ernie_predictor import PredictorError
+from ernie_predictor.commandline import open_output, positive, run, stop
+from ernie_predictor.dev_sets import check_labels, read_dev_set, score
+from ernie_predictor.tasks import TASKS
+from tqdm import tqdm
+
+from .client import Client
+
+PARAMETERS = {
+    "max_seq_len": "tokens of a text at most",
+    "doc_stride": "tokens between the beginnings of two windows of a long text",
+    "max_answer_length": "tokens of an answer at most",
+    "n_best_size": "number of answers that `n_best` lists at most",
+}
+
+
+def main(*arguments):
+    """Runs a client; the arguments are those of `ask_server`. What a user can fix ends in one message."""
+    run(lambda: ask_server(*arguments), "requirements_client.txt")
+
+
+def ask_server(task_name, model, parameters, examples, read_answers, shown, about):
+    """Sends what the command line says, and prints answers or a score.
+
+    Args:
+        task_name: "seq_cls", "token_cls" or "qa".
+        model: the default of --model.
+        parameters: which of `PARAMETERS` the task takes.
+        examples: items that are sent where the command line names none.
+        read_answers: a function of `result` that returns the answers as the predictor gives them.
+        shown: a function of an answer that returns lines for people.
+        about: what --help says first.
+    """
+    task = TASKS[task_name]
+    fields = [field for field in (task.first, task.second) if field]
+    args = _parse(task, model, parameters, fields, about)
+    client = Client(
+        args.url, args.model, f"server_{task_name}.py", args.timeout, args.retries, args.api_key, args.concurrency
+    )
+    given = {name: getattr(args, name) for name in parameters if getattr(args, name) is not None}
+
+    def ask(items):
+        """Answers of one request."""
+        data = dict(zip(fields, map(list, zip(*map(_texts, items)))))
+        result = client.ask(data, given)
+        try:
+            answers = read_answers(result)
+        except (KeyError, TypeError, ValueError):
+            raise client.unlike() from None
+        if len(answers) != len(items):
+            raise client.unlike()
+        return answers
+
+    with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
+        if args.dataset:
+            answers = _score(client, ask, task_name, args)
+        else:
+            named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
+            answers = []
+            for item in [named] if named else examples:
+                answers += ask([item])
+                print(" | ".join(_texts(item)), *shown(answers[-1]), sep="\n    ", flush=True)
+        if sink:
+            sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    if client.truncated:
+        print(f"{client.truncated:,} of {len(answers):,} texts were truncated", file=sys.stderr)
+
+
+def _texts(item):
+    """The texts of an item, which is a text or a tuple of texts."""
+    return item if isinstance(item, tuple) else (item,)
+
+
+def _score(client, ask, task_name, args):
+    """Sends a dev set, prints score and speed, and returns the answers."""
+    if task_name == "qa":
+        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
+    items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
+    if labels := client.info().get("labels"):  # none while the model is being opened
+        check_labels(task_name, gold, labels)
+    batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
+    answers = [None] * len(batches)
+    start = time.perf_counter()
+    with tqdm(total=len(items), unit=" texts", disable=None) as bar:
+        for number, part in _in_flight(ask, batches, args.concurrency):
+            answers[number] = part
+            bar.update(len(part))
+    seconds = time.perf_counter() - start
+    answers = [answer for part in answers for answer in part]
+    print(f"{args.dataset}: {len(items):,} texts in {len(batches):,} requests, {args.concurrency} in flight")
+    for name, value in score(task_name, answers, gold).items():
+        print(f"{name}: {value}")
+    print(f"{len(items) / seconds:.1f} texts/s, {len(batches) / seconds:.1f} requests/s", flush=True)
+    return answers
+
+
+def _in_flight(ask, batches, concurrency):
+    """Yields (number of a batch, its answers) as they come, with several requests in flight.
+
+    Raises:
+        PredictorError: a request failed; says which texts it held.
+    """
+    waiting, done = collections.deque(enumerate(batches)), queue.SimpleQueue()
+
+    def work():
+        with contextlib.suppress(IndexError):
+            while True:
+                number, batch = waiting.popleft()
+                try:
+                    done.put((number, ask(batch)))
+                except Exception as e:
+                    done.put((number, e))
+
+    # Daemons, so that neither an error nor Ctrl-C waits for what is in flight.
+    for _ in range(min(concurrency, len(batches))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in batches:
+            number, answers = done.get()
+            if isinstance(answers, PredictorError):
+                first = sum(map(len, batches[:number])) + 1
+                raise PredictorError(f"texts {first:,} to {first + len(batches[number]) - 1:,}: {answers}")
+            if isinstance(answers, Exception):
+                raise answers
+            yield number, answers
+    finally:
+        waiting.clear()
+
+
+def _parse(task, model, parameters, fields, about):
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
+    add = parser.add_argument
+    add("--url", default="http://127.0.0.1:8189", help="of the server (default: %(default)s)")
+    add("--model", default=model, help="name of the model in its route, /models/NAME (default: %(default)s)")
+    for field in fields:
+        add(f"--{field}", help="left out, built-in examples are sent" if field == fields[0] else None)
+    add("--dataset", help="send the dev set of this name and print its score")
+    add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
+    add("--output", help="file for the answers, a JSON line each, written when all are there")
+    for name in parameters:
+        add(f"--{name}", type=positive, help=f"{PARAMETERS[name]}; left out, the server's")
+    add("--batch_size", type=positive, default=32, help="texts of a request (default: %(default)s)")
+    add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
+    add("--timeout", type=_seconds, default=60.0, help="seconds to wait for an answer (default: %(default)g)")
+    add("--retries", type=_whole_number, default=10, help="how often a request is sent again that met a full or "
+        "starting server, or whose connection was lost (default: %(default)s)")  # fmt: skip
+    add("--api_key", default=os.environ.get("API_KEY"), help="the server's; API_KEY in the environment")
+    args = parser.parse_args()
+    try:
+        parts = urlsplit(args.url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if not good:
+        parser.error(f"--url {args.url}: expected an address such as http://127.0.0.1:8189")
+    if bool(args.dataset) != bool(args.data_dir):
+        parser.error("--dataset and --data_dir belong together: DATA_DIR/<dataset>/ holds the dev set")
+    named = [field for field in fields if getattr(args, field) is not None]
+    if args.dataset and named:
+        parser.error(f"--dataset sends a dev set, --{named[0]} one text: leave one of them out")
+    missing = [field for field in fields if field not in named and (field == task.first or task.second_required)]
+    if named and missing:
+        parser.error(f"--{named[0]} needs --{missing[0]}")
+    return args
+
+
+def _seconds(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds, more than 0")
+    return seconds
+
+
+def _whole_number(text):
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+    return int(text)
