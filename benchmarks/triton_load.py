@@ -5,10 +5,10 @@ python benchmarks/triton_load.py --data_dir DIR --vocab_file vocab.txt --output 
 python benchmarks/triton_load.py --model best_models/tnews/mse16_1 --seconds 30
 
 Without --model a folder is made as compress_seq_cls.py writes it, with random weights, which changes no speed. Texts of
-5 to 128 tokens, evenly spread, are cut out of TNEWS's and IFLYTEK's. Each client sends one text as JSON over HTTP,
-waits for its answer and sends the next, to Triton and to server_seq_cls.py alike. Clients are a process of their own; servers
-run one after another, in rounds, and --seconds is the sum of a measurement over all rounds. The mean batch is that of
-Triton's own statistics: texts over executions. "Predictor" is `ErniePredictor.predict` on one text after another.
+5 to 128 tokens, evenly spread, are cut out of TNEWS's and IFLYTEK's. Each client sends one text as JSON over HTTP, to
+Triton and to server_seq_cls.py alike, waits for its answer and sends the next. Clients are a process of their own; the
+servers run one after another, in rounds, and --seconds is the sum of a measurement over all rounds. The mean batch is
+that of Triton's own statistics: texts over executions. "Predictor" is `ErniePredictor.predict` on one text at a time.
 """
 
 import sys
