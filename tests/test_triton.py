@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.grpc as grpcclient
-from conftest import ROOT, assert_same, read
+from conftest import ROOT, SAMPLE_DATA, assert_same, read
+from ernie_predictor import ErniePredictor
+from ernie_predictor.dev_sets import read_dev_set, score
 from google.protobuf import text_format
 from test_serving import free_port
 from tritonclient.grpc import model_config_pb2
@@ -32,7 +34,8 @@ MODELS = {
     "msra_ner": ("ernie_tokencls", ("TEXT",)),
     "cmrc2018": ("ernie_qa", ("QUESTION", "CONTEXT")),
 }
-ON_GPU = ("tnews", "msra_ner", "cmrc2018")
+TASK_OF = {"tnews": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
+ON_GPU = tuple(TASK_OF)  # data sets whose models are also prepared for a GPU
 
 # The network of a GPU's variant, in place of Triton's ONNX Runtime backend, which no package has: the same ONNX file.
 STAND_IN = """
@@ -65,11 +68,17 @@ class TritonPythonModel:
 """
 
 
-def prepare(*arguments):
-    """Runs prepare_models.py in this process; returns its exit status."""
-    spec = importlib.util.spec_from_file_location("prepare_models", TRITON / "prepare_models.py")
+def load(path):
+    """A module of the folder, which is none of Python's path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def prepare(*arguments):
+    """Runs prepare_models.py in this process; returns its exit status."""
+    module = load(TRITON / "prepare_models.py")
     argv, sys.argv = sys.argv, ["prepare_models.py", *map(str, arguments)]
     try:
         module.run(module.main, "requirements.txt")
@@ -289,6 +298,42 @@ def test_published_clients_get_what_they_expect(triton, exported):
                 assert all({"pos", "label"} == entity.keys() for entity in json.loads(entities.decode("utf-8")))
 
 
+@pytest.mark.parametrize("dataset", ON_GPU)
+def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
+    """By the commands of the README: every answer is the predictor's, and so is the score."""
+    folder, task = exported(dataset)[0], TASK_OF[dataset]
+    items, gold = read_dev_set(task, SAMPLE_DATA, dataset)
+    expected = ErniePredictor(folder).predict(items)
+    done = ask(task, triton.grpc, "--dataset", dataset, "--data_dir", SAMPLE_DATA, "--output", tmp_path / "answers")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in (tmp_path / "answers").read_text(encoding="utf-8").splitlines()]
+    assert_same(found, expected)
+    for name, value in score(task, expected, gold).items():
+        assert f"{name}: {value}\n" in done.stdout
+    assert done.stdout.startswith(f"{dataset}: {len(items)} texts in")
+
+
+def test_clients_say_what_is_wrong(triton):
+    assert "Traceback" not in ask("seq_cls", triton.grpc).stderr
+
+    def fails(message, *arguments, status=1, url=triton.grpc):
+        done = ask(*arguments[:1], url, *arguments[1:])
+        assert (done.returncode, done.stdout) == (status, "")
+        assert message in done.stderr and "Traceback" not in done.stderr
+
+    fails("no model x at", "qa", "--model", "x")
+    fails("ernie_qa takes QUESTION, CONTEXT; this client sends TEXT", "token_cls", "--model", "ernie_qa")
+    fails("`text` is empty", "seq_cls", "--text", " ")
+    fails("--question needs --context", "qa", "--question", "谁？", status=2)
+    fails("expected host:port", "qa", url="http://127.0.0.1", status=2)
+    fails("no Triton server answers gRPC at", "qa", url=f"127.0.0.1:{free_port()}")
+
+
+def ask(task, url, *arguments):
+    command = [sys.executable, TRITON / f"{task}_grpc_client.py", "--url", url, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+
+
 # ------------------------------------------------------------------------------------------------------- errors
 
 BAD = {
@@ -430,6 +475,51 @@ def test_sigterm_under_load(repository, tmp_path, exported):
     assert_same(answers_of(second.ask("ernie_seqcls", ("TEXT",), texts)), expected)
     first.stop()
     assert second.stop() == 0
+
+
+def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported):
+    """Two real Tritons behind a real nginx with the shipped configuration: no answer is lost."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    replicas = []
+    for number in range(2):
+        shutil.copytree(repository / "ernie_seqcls", tmp_path / str(number) / "ernie_seqcls")
+        replicas.append(Triton(tmp_path / str(number)))
+    http, grpc = free_port(), free_port()
+    text = (TRITON / "nginx.conf").read_text(encoding="utf-8")
+    for number, replica in enumerate(replicas, start=1):
+        replica.wait()
+        text = text.replace(f"triton-{number}:8000", replica.http.removeprefix("http://"))
+        text = text.replace(f"triton-{number}:8001", replica.grpc)
+    text = text.replace("listen 8000", f"listen 127.0.0.1:{http}").replace("listen 8001", f"listen 127.0.0.1:{grpc}")
+    # Debian's nginx keeps its files where only root may.
+    paths = [f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    text = text.replace("http {", f"http {{ access_log access.log; {' '.join(paths)}", 1)
+    (tmp_path / "nginx.conf").write_text(f"daemon off; pid nginx.pid; error_log error.log; {text}", encoding="utf-8")
+    nginx = subprocess.Popen(["nginx", "-p", tmp_path, "-c", "nginx.conf", "-e", "error.log"], cwd=tmp_path)
+    try:
+        _, texts, expected = exported("tnews")
+        client = load(TRITON / "grpc_client.py").Client(f"127.0.0.1:{grpc}", "ernie_seqcls", "seq_cls")
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"http://127.0.0.1:{http}/v2/health/ready", timeout=60).status_code == 200:
+                    break
+            assert nginx.poll() is None, (tmp_path / "error.log").read_text()
+            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            asked = [pool.submit(client.ask, [text]) for text in texts * 4]
+            while sum(future.done() for future in asked) < len(texts):
+                time.sleep(0.01)
+            assert not asked[-1].done()
+            replicas[0].process.kill()
+            answers = [future.result()[0] for future in asked]
+        assert_same(answers, expected * 4)
+        assert [replica.statistics("ernie_seqcls").inference_count > 0 for replica in replicas[1:]] == [True]
+    finally:
+        nginx.terminate()
+        nginx.wait(timeout=60)
+        replicas[0].stop()
+        assert replicas[1].stop() == 0
 
 
 def test_run_triton_says_what_is_missing(tmp_path):
