@@ -1,11 +1,13 @@
 """The models of deploy/triton_serving in a real Triton (nvidia-pytriton's): answers, errors, queues, how it stops."""
 
+import collections
 import concurrent.futures
 import contextlib
 import importlib.util
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 import tritonclient.grpc as grpcclient
@@ -36,6 +39,8 @@ MODELS = {
 }
 TASK_OF = {"tnews": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 ON_GPU = tuple(TASK_OF)  # data sets whose models are also prepared for a GPU
+
+HOSTILE = 600  # requests
 
 # The network of a GPU's variant, in place of Triton's ONNX Runtime backend, which no package has: the same ONNX file.
 STAND_IN = """
@@ -386,6 +391,97 @@ def test_bad_requests_over_http(triton):
     # Triton's own answer to what is no JSON.
     assert triton.post("ernie_seqcls", b"{").status_code == 500
     assert triton.post("ernie_seqcls", tensor(["a"], [1, 1])).status_code == 200
+
+
+def hostile(generator):
+    """A request over HTTP as (headers, body), such that no good answer is expected, or none is needed."""
+
+    def tensor(texts, **more):
+        return {"name": "TEXT", "datatype": "BYTES", "shape": [len(texts), 1], "data": texts, **more}
+
+    def binary(content, length=None, **more):
+        """The binary form: its JSON, then texts with their lengths before them."""
+        head = json.dumps(
+            {
+                "inputs": [
+                    {
+                        "name": "TEXT",
+                        "datatype": "BYTES",
+                        "shape": [1, 1],
+                        "parameters": {"binary_data_size": len(content)},
+                        **more,
+                    }
+                ]
+            }
+        ).encode()
+        return {"Inference-Header-Content-Length": str(len(head) if length is None else length)}, head + content
+
+    text = "".join(
+        chr(generator.choice((generator.randrange(1, 0xD800), generator.randrange(0xE000, 0x110000))))
+        for _ in range(generator.randrange(1, 600))
+    )
+    cut = json.dumps({"inputs": [tensor([text])]}).encode()
+    kinds = [
+        lambda: {"inputs": [tensor([""])]},
+        lambda: {"inputs": [tensor([" \n\t\u3000"])]},
+        lambda: {"inputs": [tensor(["\0" * generator.randrange(1, 99)])]},
+        lambda: {"inputs": [tensor([text])]},
+        lambda: {"inputs": [tensor([text, ""])]},
+        lambda: {"inputs": [tensor([text * 400])]},
+        lambda: {"inputs": [tensor([text], shape=[generator.choice((-1, 0, 2, 2**31, 2**62)), 1])]},
+        lambda: {"inputs": [tensor([text], shape=[1])]},
+        lambda: {"inputs": [tensor([text] * 65)]},
+        lambda: {"inputs": [tensor([generator.random()], datatype="FP32")]},
+        lambda: {"inputs": [tensor([text], datatype="NONE")]},
+        lambda: {"inputs": [tensor([text], name=text)]},
+        lambda: {"inputs": [tensor([text], name="TEXT_PAIR")]},
+        lambda: {"inputs": [tensor([text]), tensor([text])]},
+        lambda: {"inputs": [tensor([text])], "outputs": [{"name": text}]},
+        lambda: {"inputs": []},
+        lambda: {"inputs": {text: text}},
+        lambda: [],
+        lambda: cut[: generator.randrange(len(cut))],
+        lambda: b"[" * 100_000,
+        lambda: generator.randbytes(generator.randrange(2000)),
+        lambda: binary((5).to_bytes(4, "little") + b"\xff\xfe\xed\xa0\x80"),
+        lambda: binary((2**31).to_bytes(4, "little") + b"abc"),
+        lambda: binary(b"\1"),
+        lambda: binary(generator.randbytes(generator.randrange(300))),
+        lambda: binary(b"\1\0\0\0a", length=generator.choice((0, 1, 10**9, -1, 2**70))),
+        lambda: binary(b"\1\0\0\0a", parameters={"binary_data_size": generator.choice((-1, 2**40, 0))}),
+    ]  # fmt: skip
+    found = generator.choice(kinds)()
+    headers, body = found if isinstance(found, tuple) else ({}, found)
+    return headers, body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+def test_hostile_requests(triton, exported):
+    """Over HTTP and gRPC, with good requests beside them: each is answered, none takes memory for good."""
+    generator = random.Random(0)
+    good, expected = exported("tnews")[1][:8], exported("tnews")[2][:8]
+    url = f"{triton.http}/v2/models/ernie_seqcls/infer"
+    statuses = collections.Counter()
+    session = requests.Session()
+    memory = []
+    for number in range(HOSTILE):
+        headers, body = hostile(generator)
+        status = session.post(url, data=body, headers=headers, timeout=60).status_code
+        statuses[status] += 1
+        assert status in (200, 400, 500), (status, headers, body[:200])
+        if number % 3 == 0:
+            text = generator.randbytes(generator.randrange(200))
+            with contextlib.suppress(InferenceServerException):
+                triton.ask("ernie_seqcls", ("TEXT",), [text])
+                statuses["answered over gRPC"] += 1
+        if number % 50 == 0:
+            assert_same(answers_of(triton.ask("ernie_seqcls", ("TEXT",), good)), expected)
+        if number % (HOSTILE // 10) == HOSTILE // 10 - 1:
+            processes = [psutil.Process(triton.process.pid)]
+            processes += processes[0].children(recursive=True)
+            memory.append(sum(process.memory_info().rss for process in processes) / 2**20)
+    print(statuses, [round(value) for value in memory])
+    assert requests.get(f"{triton.http}/v2/health/ready", timeout=60).status_code == 200
+    assert memory[-1] < 1.1 * memory[4]
 
 
 def test_a_text_that_the_model_fails_on_fails_alone(triton):
