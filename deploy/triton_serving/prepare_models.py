@@ -65,6 +65,8 @@ def main():
             settings |= {"backend": args.backend, "precision_mode": args.precision}
         else:
             settings |= {"network": f"{name}_network", "network_outputs": ",".join(OUTPUTS[task.name])}
+        if args.execution_env:
+            settings["EXECUTION_ENV_PATH"] = args.execution_env
         add_to_config(folder, instances(args.instances, "KIND_CPU"), *(parameter(*item) for item in settings.items()))
     print(f"{target}: {task.name}, {args.precision} on {args.device}, from {args.model_path}")
 
@@ -86,6 +88,7 @@ def parse():
     add("--instances", type=positive, default=1, help="processes that answer at the same time (default: 1)")
     add("--num_threads", type=int, default=0, help="of each instance (default: the cores, divided among the instances)")
     add("--max_batch_tokens", type=positive, help="tokens of a batch, padding counted (default: 4096; on a GPU 16384)")
+    add("--execution_env", help="what pack_environment.sh wrote, by its path on the server")
     args = parser.parse_args()
     if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII):
         parser.error(f"--name {args.name}: expected letters, digits, _, - and .")
