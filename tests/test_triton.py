@@ -533,9 +533,9 @@ def timed(function, *arguments, **kwargs):
 def test_metrics_that_the_rules_are_written_for(triton):
     text = requests.get(f"http://127.0.0.1:{triton.metrics}/metrics", timeout=60).text
     names = set(re.findall(r"^(nv_\w+){", text, re.MULTILINE))
-    rules = (TRITON / "prometheus" / "rules.yml").read_text(encoding="utf-8")
-    used = set(re.findall(r"nv_\w+", rules))
-    assert used and used <= names
+    for file in ("prometheus/rules.yml", "kubernetes/triton.yaml", "kubernetes/prometheus-adapter.yaml"):
+        used = set(re.findall(r"nv_\w+", (TRITON / file).read_text(encoding="utf-8")))
+        assert used and used <= names, file
 
 
 # ------------------------------------------------------------------------------------------------ starting, stopping
@@ -707,6 +707,15 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path, exported, ca
         assert prepare("--model_path", folder, "--output", repository, *arguments) == status
         assert message in capsys.readouterr().err
         assert sorted(repository.rglob("*")) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "repository"]
+
+    # While a model is made, the repository holds none but complete ones: Triton would take it for a model.
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "copy", lambda *a, copy=shutil.copy: (seen.append(os.listdir(repository)), copy(*a))[1])
+        assert prepare("--model_path", folder, "--output", repository, "--name", "second", "--device", "gpu") == 0
+    assert all(set(names) <= {"ernie_seqcls", "second_network"} for names in seen) and seen
+    before = sorted(repository.rglob("*"))
 
     refused("--precision fp16: --device cpu takes fp32, bf16, int8", "--precision", "fp16", status=2)
     refused("--name a/b: expected letters", "--name", "a/b", status=2)

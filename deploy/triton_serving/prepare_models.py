@@ -42,10 +42,11 @@ def main():
     task = load_task(args.model_path)
     name = args.name or MODELS[task.name]
     target = os.path.join(args.output, name)
-    # Complete, each model gets its place at once; the network before the model that asks it.
+    # Models grow beside the repository: Triton takes each folder in it for a model, also one that is not complete, and
+    # does not start. The network gets its place before the model that asks it.
     if args.device == "gpu":
         prepare_network(args, task, f"{target}_network")
-    with new_folder(target) as folder:
+    with new_folder(target, beside(args.output)) as folder:
         shutil.copytree(os.path.join(HERE, "models", MODELS[task.name]), folder, dirs_exist_ok=True, ignore=_IGNORE)
         version = os.path.join(folder, "1")
         shutil.copytree(
@@ -115,7 +116,7 @@ def prepare_network(args, task, target):
         raise UsageError(f"--precision int8: {path} is no calibrated INT8 model; compress_*.py writes one")
     # Opened on the CPU, to see that it fits its task.
     open_folder(args.model_path, precision_mode="fp32" if form is None else "int8")
-    with new_folder(target) as folder:
+    with new_folder(target, beside(args.output)) as folder:
         shutil.copytree(os.path.join(HERE, "models", "network"), folder, dirs_exist_ok=True)
         version = os.path.join(folder, "1")
         os.mkdir(version)
@@ -164,6 +165,10 @@ def accelerator(args, task):
             "}",
         ]
     )
+
+
+def beside(repository):
+    return os.path.dirname(os.path.abspath(repository))
 
 
 def instances(count, kind):
