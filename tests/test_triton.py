@@ -161,6 +161,17 @@ def inputs_of(names, items):
     return tensors
 
 
+def body_of(names, items):
+    """The same as JSON for HTTP."""
+    rows = [(item,) if isinstance(item, str) else item for item in items]
+    return {
+        "inputs": [
+            {"name": name, "datatype": "BYTES", "shape": [len(column), 1], "data": column}
+            for name, column in zip(names, zip(*rows))
+        ]
+    }
+
+
 def columns_of(result):
     names = [output.name for output in result.get_response().outputs]
     return {name: [v.decode() if isinstance(v, bytes) else v for v in result.as_numpy(name).tolist()] for name in names}
@@ -249,12 +260,7 @@ def test_answers_are_the_predictors(dataset, triton, exported):
 def test_answers_over_http_are_the_predictors(dataset, triton, exported):
     _, inputs, expected = exported(dataset)
     name, tensors = MODELS[dataset]
-    rows = [(item,) if isinstance(item, str) else item for item in inputs[:32]]
-    body = [
-        {"name": tensor, "datatype": "BYTES", "shape": [len(column), 1], "data": column}
-        for tensor, column in zip(tensors, zip(*rows))
-    ]
-    response = triton.post(name, {"inputs": body})
+    response = triton.post(name, body_of(tensors, inputs[:32]))
     assert response.status_code == 200, response.text
     columns = {output["name"]: output["data"] for output in response.json()["outputs"]}
     assert_same(answers_of(columns), expected[:32])
@@ -574,7 +580,10 @@ def test_sigterm_under_load(repository, tmp_path, exported):
 
 
 def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported):
-    """Two real Tritons behind a real nginx with the shipped configuration: no answer is lost."""
+    """Two real Tritons behind a real nginx with the shipped configuration: no answer is lost.
+
+    Over HTTP nginx itself asks the other one; over gRPC the client does.
+    """
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
     replicas = []
@@ -602,14 +611,20 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported):
                     break
             assert nginx.poll() is None, (tmp_path / "error.log").read_text()
             time.sleep(0.05)
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        url = f"http://127.0.0.1:{http}/v2/models/ernie_seqcls/infer"
+        with concurrent.futures.ThreadPoolExecutor(16) as pool, concurrent.futures.ThreadPoolExecutor(8) as other:
             asked = [pool.submit(client.ask, [text]) for text in texts * 4]
+            posted = [
+                other.submit(requests.post, url, json=body_of(("TEXT",), [text]), timeout=60) for text in texts * 2
+            ]
             while sum(future.done() for future in asked) < len(texts):
                 time.sleep(0.01)
-            assert not asked[-1].done()
+            assert not asked[-1].done() and not posted[-1].done()
             replicas[0].process.kill()
             answers = [future.result()[0] for future in asked]
+            statuses = [future.result().status_code for future in posted]
         assert_same(answers, expected * 4)
+        assert statuses == [200] * len(posted)
         assert [replica.statistics("ernie_seqcls").inference_count > 0 for replica in replicas[1:]] == [True]
     finally:
         nginx.terminate()
