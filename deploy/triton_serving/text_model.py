@@ -114,7 +114,10 @@ class TextModel:
         except PredictorError as e:
             return Job(error=pb_utils.TritonError(str(e), pb_utils.TritonError.INVALID_ARG))
         truncated = self.task.truncated
-        features, notes = self.task.tokenize(pairs)
+        try:
+            features, notes = self.task.tokenize(pairs)
+        except Exception as e:
+            return Job(error=failure(f"a request of {len(pairs)} texts cannot be tokenized: {e!r}"))
         if self.task.truncated > truncated and not self.warned:
             self.warned = True
             what, limit = self.task.limit()
@@ -130,13 +133,12 @@ class TextModel:
             try:
                 self.run_batch(batch)
             except Exception as e:
-                pb_utils.Logger.log_error(f"a batch of {len(batch)} texts failed: {e}")
+                pb_utils.Logger.log_error(f"a batch of {len(batch)} texts failed, they run one by one: {e!r}")
                 for place in batch:
                     try:
                         self.run_batch([place])
-                    except Exception:
-                        # The reason may name files of the server; it is in the log.
-                        place[0].error = pb_utils.TritonError("the model could not run this text")
+                    except Exception as e:
+                        place[0].error = failure(repr(e))
 
     def run_batch(self, batch):
         outputs = self.compute([job.features[index] for job, index in batch])
@@ -153,10 +155,21 @@ class TextModel:
         return outputs
 
     def respond(self, job):
-        if job.error is not None:
-            return pb_utils.InferenceResponse(error=job.error)
-        columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
-        return pb_utils.InferenceResponse([tensor(name, columns[name], self.types[name]) for name in self.types])
+        if job.error is None:
+            try:
+                columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
+                return pb_utils.InferenceResponse(
+                    [tensor(name, columns[name], self.types[name]) for name in self.types]
+                )
+            except Exception as e:
+                job.error = failure(f"answers to a request of {len(job.pairs)} texts cannot be read: {e!r}")
+        return pb_utils.InferenceResponse(error=job.error)
+
+
+def failure(reason):
+    """The error of a request that is not to blame for it; the reason may name files of the server, and is logged."""
+    pb_utils.Logger.log_error(reason)
+    return pb_utils.TritonError("the model could not run this text; the server's log says why")
 
 
 def texts_of(request, name):
