@@ -44,8 +44,9 @@ def main():
         command += [f"--{name}-address={args.host}", f"--{name}-port={getattr(args, f'{name}_port')}"]
     environment = {
         **os.environ,
-        # The backend starts a program with an interpreter of its own, which finds this environment's packages so.
-        "PYTHONPATH": os.pathsep.join(filter(None, [sysconfig.get_path("purelib"), os.environ.get("PYTHONPATH")])),
+        # The backend's program is an interpreter of its own. It looks for `python3` on PATH, and finds the packages of
+        # that environment; PYTHONPATH it ignores from Python 3.11 on.
+        "PATH": os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.pathsep.join(
             filter(
                 None,
