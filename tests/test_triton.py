@@ -146,6 +146,8 @@ class Triton:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(timeout=60)
+        for left in Path("/dev/shm").glob(f"triton_{self.process.pid}_*"):  # of a server that was killed
+            left.unlink()
         self.client.close()
         self.log.close()
         return status
