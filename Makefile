@@ -20,8 +20,12 @@ PY := $(VENV)/bin/python
 stamp = $(shell cksum < $(1) | tr ' ' -)
 READY := $(VENV)/ready-$(call stamp,$(REQUIREMENTS))
 DEV_READY := $(VENV)/ready-dev-$(call stamp,requirements-dev.txt)
+# Triton's Python backend has an environment of its own: its packages need newer ones than Paddle takes.
+TRITON_VENV := .venv-triton$(VERSION)
+TRITON_LOCK := deploy/triton_serving/requirements_pytriton.lock.txt
+TRITON_READY := $(TRITON_VENV)/ready-$(call stamp,$(TRITON_LOCK))
 
-.PHONY: help quickstart test lint format lock clean
+.PHONY: help quickstart test triton lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,7 +35,11 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 	$(PY) examples/quickstart.py --dataset $(DATASET) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests; ARGS='-k name' picks some
-	$(PY) -m pytest tests $(ARGS)
+	@# Where it cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
+	-@$(MAKE) --no-print-directory triton
+	TRITON_PYTHON=$(TRITON_VENV)/bin/python $(PY) -m pytest tests $(ARGS)
+
+triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
 
 lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
@@ -50,6 +58,11 @@ $(READY):
 $(DEV_READY): $(READY)
 	@rm -f $(VENV)/ready-dev-*
 	@.ci/environment $(VENV) "$(PYTHON)" requirements-dev.txt --use-pep517
+	@touch $@
+
+$(TRITON_READY):
+	@rm -f $(TRITON_VENV)/ready-*
+	@.ci/environment $(TRITON_VENV) "$(PYTHON)" $(TRITON_LOCK) --require-hashes
 	@touch $@
 
 UV := .venv-uv/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \

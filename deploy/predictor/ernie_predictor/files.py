@@ -66,22 +66,26 @@ def _put_back(work):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path, parent=None):
     """Yields an empty folder that takes the place of `path` when the block ends without an error.
 
     Until then the old folder stays; it also stays, or comes back, if the last step fails or the process is killed.
+
+    Args:
+        parent: folder of the same file system in which it grows; left out, the one that holds `path`.
 
     Raises:
         OSError: there is no space or no permission.
     """
     path = os.path.abspath(path)
-    parent, name = os.path.split(path)
-    with work_folder(parent, name) as work:
+    parent = os.path.abspath(parent or os.path.dirname(path))
+    with work_folder(parent, os.path.basename(path)) as work:
         new, old = os.path.join(work, "new"), os.path.join(work, "old")
         os.mkdir(new)
         with open(os.path.join(work, "target"), "w", encoding="utf-8") as f:
-            f.write(name)
+            f.write(os.path.relpath(path, parent))
         yield new
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             if os.path.isdir(path):
                 os.rename(path, old)

@@ -1,0 +1,206 @@
+"""What the three clients share: requests over gRPC with retries, a dev set with several requests in flight, flags."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from tqdm import tqdm
+from tritonclient.utils import InferenceServerException
+
+# deploy/ is copied as a whole, or these two folders of it: the predictor's package is used by path.
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
+
+from ernie_predictor import PredictorError
+from ernie_predictor.commandline import EXAMPLES, open_output, positive, run, stop
+from ernie_predictor.dev_sets import read_dev_set, score
+from ernie_predictor.tasks import TASKS
+
+__all__ = ["EXAMPLES", "main"]
+
+INPUTS = {"seq_cls": ("TEXT", "TEXT_PAIR"), "token_cls": ("TEXT",), "qa": ("QUESTION", "CONTEXT")}
+
+
+class Client:
+    """Asks one model of a Triton server; may be shared by threads.
+
+    Args:
+        url: of the server's gRPC, such as 127.0.0.1:8001.
+        model: its name.
+        task_name: of the predictor.
+        timeout: seconds to wait for an answer.
+        retries: how often a request is sent again that met a full queue, or whose connection was lost.
+    """
+
+    def __init__(self, url, model, task_name, timeout=60.0, retries=10):
+        self.url, self.model, self.timeout, self.retries = url, model, timeout, retries
+        self.inputs = INPUTS[task_name]
+        self._said, self._lock = False, threading.Lock()
+        self._client = grpcclient.InferenceServerClient(url)
+
+    def check(self):
+        """Whether the server and the model are ready, and the model is one of the task.
+
+        Raises:
+            PredictorError: says what is not.
+        """
+        try:
+            ready = self._client.is_server_ready(client_timeout=self.timeout)
+            models = [model.name for model in self._client.get_model_repository_index().models]
+            if self.model not in models:
+                raise PredictorError(f"no model {self.model} at {self.url}; --model can be {', '.join(models) or '-'}")
+            if not ready or not self._client.is_model_ready(self.model):
+                raise PredictorError(f"{self.url}: {self.model} is not ready")
+            found = [tensor.name for tensor in self._client.get_model_metadata(self.model).inputs]
+        except InferenceServerException as e:
+            raise PredictorError(
+                f"no Triton server answers gRPC at {self.url} ({e.message()}); start one with: python run_triton.py "
+                "MODEL_REPOSITORY"
+            ) from None
+        if found != list(self.inputs):
+            raise PredictorError(f"{self.model} takes {', '.join(found)}; this client sends {', '.join(self.inputs)}")
+
+    def ask(self, items):
+        """The answers to items, texts or tuples of texts, as the predictor gives them.
+
+        Raises:
+            PredictorError: there are none; says why.
+        """
+        columns = zip(*((item,) if isinstance(item, str) else item for item in items))
+        tensors = []
+        for name, column in zip(self.inputs, columns):
+            values = np.array([[text.encode("utf-8")] for text in column], dtype=np.object_)
+            tensors.append(grpcclient.InferInput(name, list(values.shape), "BYTES"))
+            tensors[-1].set_data_from_numpy(values)
+        for attempt in range(self.retries + 1):
+            try:
+                return answers_of(self._client.infer(self.model, tensors, client_timeout=self.timeout))
+            except InferenceServerException as e:
+                failure = f"{self.url}: {e.message()}"
+                if "UNAVAILABLE" not in str(e.status()):
+                    raise PredictorError(failure) from None
+            if attempt < self.retries:
+                self.say(f"{failure}; trying again")
+                time.sleep(min(0.25 * 2**attempt, 5))
+        raise PredictorError(f"{failure} (tried {self.retries + 1} times)")
+
+    def say(self, message):
+        """Prints the first of the warnings on standard error."""
+        with self._lock:
+            first, self._said = not self._said, True
+        if first:
+            tqdm.write(f"warning: {message}", file=sys.stderr)
+
+
+def answers_of(result):
+    """A response in the predictor's form."""
+
+    def column(name):
+        return [
+            value.decode("utf-8") if isinstance(value, bytes) else value for value in result.as_numpy(name).tolist()
+        ]
+
+    if result.as_numpy("entities") is not None:
+        return [json.loads(value) for value in column("entities")]
+    if result.as_numpy("label_name") is not None:
+        return [{"label": name, "confidence": c} for name, c in zip(column("label_name"), column("confidence"))]
+    answers = zip(*map(column, ("answer", "start", "end", "confidence", "n_best")))
+    return [
+        {"answer": answer, "start": start, "end": end, "confidence": confidence, "n_best": json.loads(n_best)}
+        for answer, start, end, confidence, n_best in answers
+    ]
+
+
+def main(*arguments):
+    """Runs a client; the arguments are those of `ask_server`. What a user can fix ends in one message."""
+    run(lambda: ask_server(*arguments), "requirements_client.txt")
+
+
+def ask_server(task_name, model, examples, shown, about):
+    """Sends what the command line says, and prints answers or a score.
+
+    Args:
+        task_name: "seq_cls", "token_cls" or "qa".
+        model: the default of --model.
+        examples: items that are sent where the command line names none.
+        shown: a function of an answer that returns lines for people.
+        about: what --help says first.
+    """
+    task = TASKS[task_name]
+    fields = [field for field in (task.first, task.second) if field]
+    args = parse(task, model, fields, about)
+    client = Client(args.url, args.model, task_name, args.timeout, args.retries)
+    with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
+        if args.dataset:
+            answers = score_dev_set(client, task_name, args)
+        else:
+            client.check()
+            named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
+            answers = []
+            for item in [named] if named else examples:
+                answers += client.ask([item])
+                texts = (item,) if isinstance(item, str) else item
+                print(" | ".join(texts), *shown(answers[-1]), sep="\n    ", flush=True)
+        if sink:
+            sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+
+
+def score_dev_set(client, task_name, args):
+    """Sends a dev set, prints score and speed, and returns the answers."""
+    if task_name == "qa":
+        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
+    items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
+    client.check()
+    batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
+    begin = time.perf_counter()
+    pool = concurrent.futures.ThreadPoolExecutor(args.concurrency)
+    try:
+        asked = [pool.submit(client.ask, batch) for batch in batches]
+        with tqdm(total=len(items), unit=" texts", disable=None) as bar:
+            for future in concurrent.futures.as_completed(asked):
+                bar.update(len(future.result()))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after an error nothing more is sent
+    seconds = time.perf_counter() - begin
+    answers = [answer for future in asked for answer in future.result()]
+    print(f"{args.dataset}: {len(items):,} texts in {len(batches):,} requests, {args.concurrency} in flight")
+    for name, value in score(task_name, answers, gold).items():
+        print(f"{name}: {value}")
+    print(f"{len(items) / seconds:.1f} texts/s, {len(batches) / seconds:.1f} requests/s", flush=True)
+    return answers
+
+
+def parse(task, model, fields, about):
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
+    add = parser.add_argument
+    add("--url", default="127.0.0.1:8001", help="of the server's gRPC (default: %(default)s)")
+    add("--model", default=model, help="name of the model (default: %(default)s)")
+    for field in fields:
+        add(f"--{field}", help="left out, built-in examples are sent" if field == fields[0] else None)
+    add("--dataset", help="send the dev set of this name and print its score")
+    add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
+    add("--output", help="file for the answers, a JSON line each, written when all are there")
+    add("--batch_size", type=positive, default=32, help="texts per request, at most 64 (default: %(default)s)")
+    add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
+    add("--timeout", type=positive, default=60, help="seconds to wait for an answer (default: %(default)s)")
+    add("--retries", type=int, default=10, help="how often a request is sent again that met a full queue, or whose "
+        "connection was lost (default: %(default)s)")  # fmt: skip
+    args = parser.parse_args()
+    if "://" in args.url or ":" not in args.url:
+        parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")
+    if bool(args.dataset) != bool(args.data_dir):
+        parser.error("--dataset and --data_dir belong together: DATA_DIR/<dataset>/ holds the dev set")
+    named = [field for field in fields if getattr(args, field) is not None]
+    if args.dataset and named:
+        parser.error(f"--dataset sends a dev set, --{named[0]} one text: leave one of them out")
+    missing = [field for field in fields if field not in named and (field == task.first or task.second_required)]
+    if named and missing:
+        parser.error(f"--{named[0]} needs --{missing[0]}")
+    return args

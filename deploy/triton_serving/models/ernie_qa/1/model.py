@@ -1,0 +1,16 @@
+"""Reading comprehension: QUESTION and CONTEXT to the answer, its place in the context, and the best answers as JSON."""
+
+import json
+
+from text_model import TextModel
+
+
+class TritonPythonModel(TextModel):
+    task_name = "qa"
+    inputs = ("QUESTION", "CONTEXT")
+
+    def columns(self, answers):
+        return {
+            **{name: [answer[name] for answer in answers] for name in ("answer", "start", "end", "confidence")},
+            "n_best": [json.dumps(answer["n_best"], ensure_ascii=False) for answer in answers],
+        }

@@ -1,0 +1,15 @@
+"""Classification: TEXT, and for pairs TEXT_PAIR, to the number of a class, its name, and how sure the model is."""
+
+from text_model import TextModel
+
+
+class TritonPythonModel(TextModel):
+    task_name = "seq_cls"
+    inputs = ("TEXT", "TEXT_PAIR")
+
+    def columns(self, answers):
+        return {
+            "label": [self.numbers[answer["label"]] for answer in answers],
+            "label_name": [answer["label"] for answer in answers],
+            "confidence": [answer["confidence"] for answer in answers],
+        }

@@ -1,0 +1,199 @@
+"""Makes a model repository for Triton of a model folder, or adds a model to one.
+
+python prepare_models.py --model_path best_models/tnews/export --output models_tnews
+python prepare_models.py --model_path best_models/msra_ner/export --output models_all --name ner --instances 2
+python prepare_models.py --model_path best_models/tnews/export --output models_gpu --device gpu --precision fp16
+
+Each model is a folder with all that it needs: the model's files, its Python code and the predictor's package.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PREDICTOR = os.path.join(HERE, "..", "predictor")
+sys.path.insert(0, PREDICTOR)
+
+try:
+    from ernie_predictor import UsageError, load_task, open_folder
+    from ernie_predictor.commandline import positive, run, stop
+except ImportError as e:
+    sys.exit(f"prepare_models.py: error: {e}; copy deploy/predictor, too, and pip install -r requirements.txt")
+from ernie_predictor.cpu import find_onnx
+from ernie_predictor.derived_models import quantized_form
+from ernie_predictor.files import new_folder
+from ernie_predictor.gpu_models import prepare
+
+MODELS = {"seq_cls": "ernie_seqcls", "token_cls": "ernie_tokencls", "qa": "ernie_qa"}
+OUTPUTS = {"seq_cls": ["logits"], "token_cls": ["logits"], "qa": ["start_logits", "end_logits"]}
+# (the default first)
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp16", "fp32", "int8")}
+BACKENDS = {"cpu": ("auto", "openvino", "onnxruntime"), "gpu": ("tensorrt", "cuda")}
+TOKENS = {"cpu": 4096, "gpu": 16384}
+MAX_BATCH_SIZE = 64  # as in config.pbtxt
+MAX_CHARACTERS = 100_000  # of a text; a longer one is refused
+
+
+def main():
+    args = parse()
+    task = load_task(args.model_path)
+    name = args.name or MODELS[task.name]
+    target = os.path.join(args.output, name)
+    # Models grow beside the repository: Triton takes each folder in it for a model, also one that is not complete, and
+    # does not start. The network gets its place before the model that asks it.
+    if args.device == "gpu":
+        prepare_network(args, task, f"{target}_network")
+    with new_folder(target, beside(args.output)) as folder:
+        shutil.copytree(os.path.join(HERE, "models", MODELS[task.name]), folder, dirs_exist_ok=True, ignore=_IGNORE)
+        version = os.path.join(folder, "1")
+        shutil.copytree(
+            os.path.join(PREDICTOR, "ernie_predictor"), os.path.join(version, "ernie_predictor"), ignore=_IGNORE
+        )
+        shutil.copy(os.path.join(HERE, "text_model.py"), version)
+        copy_files(args.model_path, version, ["config.json", "vocab.txt", "tokenizer_config.json"])
+        settings = {
+            "num_threads": args.num_threads,
+            "max_batch_tokens": args.max_batch_tokens,
+            "max_characters": MAX_CHARACTERS,
+        }
+        if args.device == "cpu":
+            copy_files(args.model_path, version, ["model.onnx"])
+            # Opened where it will lie: what does not fit is refused now, and what is made of the model is made now.
+            open_folder(version, backend=args.backend, precision_mode=args.precision, batch_size=MAX_BATCH_SIZE)
+            settings |= {"backend": args.backend, "precision_mode": args.precision}
+        else:
+            settings |= {"network": f"{name}_network", "network_outputs": ",".join(OUTPUTS[task.name])}
+        if args.execution_env:
+            settings["EXECUTION_ENV_PATH"] = args.execution_env
+        add_to_config(folder, instances(args.instances, "KIND_CPU"), *(parameter(*item) for item in settings.items()))
+    print(f"{target}: {task.name}, {args.precision} on {args.device}, from {args.model_path}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: stop(message, 2)
+    add = parser.add_argument
+    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
+    add("--output", required=True, help="model repository: a new one, or one that gets a model more")
+    add("--name", help="of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
+    add("--device", choices=PRECISIONS, default="cpu", help="default: cpu")
+    add(
+        "--precision",
+        "--precision_mode",
+        help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), fp32, int8; of an INT8 folder int8 is the default",
+    )
+    add("--backend", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
+    add("--instances", type=positive, default=1, help="processes that answer at the same time (default: 1)")
+    add("--num_threads", type=int, default=0, help="of each instance (default: the cores, divided among the instances)")
+    add("--max_batch_tokens", type=positive, help="tokens of a batch, padding counted (default: 4096; on a GPU 16384)")
+    add("--execution_env", help="what pack_environment.sh wrote, by its path on the server")
+    args = parser.parse_args()
+    if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII):
+        parser.error(f"--name {args.name}: expected letters, digits, _, - and .")
+    if args.num_threads < 0:
+        parser.error(f"--num_threads {args.num_threads}: must be 1 or more")
+    for name, known in (("precision", PRECISIONS[args.device]), ("backend", BACKENDS[args.device])):
+        if getattr(args, name) not in (None, *known):
+            parser.error(f"--{name} {getattr(args, name)}: --device {args.device} takes {', '.join(known)}")
+    if args.precision is None:
+        path = os.path.join(args.model_path, "model.onnx")
+        is_int8 = os.path.isfile(path) and quantized_form(path) is not None
+        args.precision = "int8" if is_int8 else PRECISIONS[args.device][0]
+    args.backend = args.backend or BACKENDS[args.device][0]
+    args.max_batch_tokens = args.max_batch_tokens or TOKENS[args.device]
+    return args
+
+
+def prepare_network(args, task, target):
+    """Writes the network as a model of its own, for Triton's ONNX Runtime backend on a GPU."""
+    if args.backend == "cuda" and args.precision == "int8":
+        raise UsageError("--backend cuda has no INT8 products: take --backend tensorrt, or --precision fp16")
+    path, form = find_onnx(args.model_path, args.precision)
+    if args.precision == "int8" and form != "static":
+        raise UsageError(f"--precision int8: {path} is no calibrated INT8 model; compress_*.py writes one")
+    # Opened on the CPU, to see that it fits its task.
+    open_folder(args.model_path, precision_mode="fp32" if form is None else "int8")
+    with new_folder(target, beside(args.output)) as folder:
+        shutil.copytree(os.path.join(HERE, "models", "network"), folder, dirs_exist_ok=True)
+        version = os.path.join(folder, "1")
+        os.mkdir(version)
+        made = prepare(path, args.backend, args.precision, os.path.join(folder, "made"))
+        shutil.copy(made, os.path.join(version, "model.onnx"))
+        shutil.rmtree(os.path.join(folder, "made"), ignore_errors=True)
+        shape = {"seq_cls": [len(task.id2label)], "token_cls": [-1, len(task.id2label)], "qa": [-1]}[task.name]
+        add_to_config(
+            folder,
+            instances(1, "KIND_GPU"),
+            *(f'output [ {{ name: "{name}" data_type: TYPE_FP32 dims: {shape} }} ]' for name in OUTPUTS[task.name]),
+            accelerator(args, task),
+        )
+
+
+def accelerator(args, task):
+    """How ONNX Runtime runs the network on a GPU: options that infer_gpu.py gives it, under Triton's names."""
+    if args.backend == "cuda":
+        options = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+    else:
+        shapes = {
+            "min": (1, 1),
+            "opt": (MAX_BATCH_SIZE, task.usual_length),
+            "max": (MAX_BATCH_SIZE, task.max_seq_length),
+        }
+        options = {
+            "precision_mode": args.precision.upper(),
+            # An engine takes minutes to build, and is kept here: a folder that outlives the container.
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": "/tensorrt_cache",
+            **{
+                f"trt_profile_{kind}_shapes": f"input_ids:{batch}x{length},token_type_ids:{batch}x{length}"
+                for kind, (batch, length) in shapes.items()
+            },
+        }
+    lines = [f'      parameters {{ key: "{key}" value: "{value}" }}' for key, value in options.items()]
+    return "\n".join(
+        [
+            "optimization {",
+            "  execution_accelerators {",
+            "    gpu_execution_accelerator {",
+            f'      name: "{args.backend}"',
+            *lines,
+            "    }",
+            "  }",
+            "}",
+        ]
+    )
+
+
+def beside(repository):
+    return os.path.dirname(os.path.abspath(repository))
+
+
+def instances(count, kind):
+    return f"instance_group [ {{ count: {count} kind: {kind} }} ]"
+
+
+def parameter(name, value):
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
+
+
+def add_to_config(folder, *lines):
+    """Adds lines to a shipped config.pbtxt, which has none of these fields."""
+    with open(os.path.join(folder, "config.pbtxt"), "a", encoding="utf-8", newline="\n") as f:
+        f.write("\n# Written by prepare_models.py\n" + "\n".join(lines) + "\n")
+
+
+def copy_files(source, target, names):
+    for name in names:
+        path = os.path.join(source, name)
+        if os.path.exists(path):
+            shutil.copy(path, target)
+
+
+_IGNORE = shutil.ignore_patterns("__pycache__")
+
+
+if __name__ == "__main__":
+    run(main, "requirements.txt")

@@ -1,0 +1,24 @@
+"""Asks a model of reading comprehension in Triton over gRPC.
+
+python qa_grpc_client.py                                                        two built-in examples
+python qa_grpc_client.py --question "谁发明了它？" --context "电话是贝尔在1876年发明的。"
+python qa_grpc_client.py --dataset cmrc2018 --data_dir DIR                      scores on DIR/cmrc2018/dev.json
+"""
+
+import sys
+
+try:
+    from grpc_client import EXAMPLES, main
+except ImportError as e:
+    sys.exit(f"qa_grpc_client.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
+
+
+def shown(answer):
+    """The three best answers."""
+    return [
+        f"{a['answer']}  [{a['start']}:{a['end']}]    confidence {a['confidence']:.3f}" for a in answer["n_best"][:3]
+    ]
+
+
+if __name__ == "__main__":
+    main("qa", "ernie_qa", EXAMPLES["qa"], shown, __doc__)

@@ -1,0 +1,102 @@
+"""Starts Triton Inference Server on a model repository, without a container.
+
+python run_triton.py models_tnews                                   HTTP on 8000, gRPC on 8001, metrics on 8002
+python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   what it does not know is passed to tritonserver
+
+The server is the one of the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend,
+which is all that models for the CPU need; models for GPUs need NVIDIA's container.
+"""
+
+import argparse
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", help="folder that prepare_models.py wrote")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    for name, port in PORTS.items():
+        parser.add_argument(f"--{name}_port", type=int, default=port, help=f"default: {port}")
+    args, more = parser.parse_known_args()
+    if not os.path.isdir(args.repository):
+        parser.error(f"{args.repository}: no such folder; prepare_models.py writes one")
+    triton = find_package("pytriton")
+    try:
+        backends = lay_out_backend(os.path.join(triton, "tritonserver"))
+    except OSError as e:
+        sys.exit(f"run_triton.py: error: {e.filename}: {e.strerror}")
+    command = [
+        os.path.join(triton, "tritonserver", "bin", "tritonserver"),
+        f"--model-repository={args.repository}",
+        f"--backend-directory={backends}",
+        # Two servers on one machine would else take each other's shared memory for their own.
+        f"--backend-config=python,shm-region-prefix-name=triton_{os.getpid()}_",
+        "--allow-gpu-metrics=false",
+    ]
+    for name in PORTS:
+        command += [f"--{name}-address={args.host}", f"--{name}-port={getattr(args, f'{name}_port')}"]
+    environment = {
+        **os.environ,
+        # The backend's program is an interpreter of its own. It looks for `python3` on PATH, and finds the packages of
+        # that environment; PYTHONPATH it ignores from Python 3.11 on.
+        "PATH": os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)]),
+        "LD_LIBRARY_PATH": os.pathsep.join(
+            filter(
+                None,
+                [
+                    os.path.join(os.path.dirname(triton), "nvidia_pytriton.libs"),
+                    sysconfig.get_config_var("LIBDIR"),  # libpython
+                    os.environ.get("LD_LIBRARY_PATH"),
+                ],
+            )
+        ),
+    }
+    # In place of this process: signals reach the server itself, and its exit status is ours.
+    os.execve(command[0], command + more, environment)
+
+
+def find_package(name):
+    """The folder of nvidia-pytriton's package."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        sys.exit("run_triton.py: error: nvidia-pytriton is not installed: pip install nvidia-pytriton==0.7.0")
+    libc, version = platform.libc_ver()
+    if libc == "glibc" and tuple(map(int, version.split("."))) < (2, 35):
+        sys.exit(f"run_triton.py: error: tritonserver needs glibc 2.35 or later, here is {version}: use the container")
+    return spec.submodule_search_locations[0]
+
+
+def lay_out_backend(tritonserver):
+    """Makes a backend directory in this environment: links to the Python backend, with the program for this Python.
+
+    Returns:
+        Its path.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    library = sysconfig.get_config_var("INSTSONAME") or f"libpython{version}.so"
+    stub = os.path.join(tritonserver, "python_backend_stubs", version, "triton_python_backend_stub")
+    if not os.path.isfile(stub):
+        sys.exit(f"run_triton.py: error: nvidia-pytriton has no Python backend for Python {version}")
+    if not library.startswith("libpython") or ".so" not in library:
+        sys.exit(f"run_triton.py: error: Python {version} here has no shared library, libpython{version}.so")
+    source = os.path.join(tritonserver, "backends", "python")
+    target = os.path.join(sys.prefix, "triton_backends", "python")
+    os.makedirs(target, exist_ok=True)
+    for path in (*(os.path.join(source, n) for n in ("libtriton_python.so", "triton_python_backend_utils.py")), stub):
+        # Linked under another name first: two servers may start at once.
+        with tempfile.TemporaryDirectory(dir=target) as work:
+            link = os.path.join(work, os.path.basename(path))
+            os.symlink(path, link)
+            os.replace(link, os.path.join(target, os.path.basename(path)))
+    return os.path.dirname(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""What the three models share: the texts of all requests that Triton has merged, in batches of similar length.
+
+Triton merges requests of one shape, and a text is a tensor of shape [1], however long it is. So texts run together here
+whose token ids never would. prepare_models.py puts this file and the predictor's package beside each model.py.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from ernie_predictor import PredictorError, load_task, open_folder
+from ernie_predictor.machine import usable_cores
+
+WARM_UP_LENGTHS = (16, 32, 64)
+BUCKET = 32  # tokens: the network on a GPU sees lengths that are multiples of it, so that its batches can be merged
+
+
+@dataclass
+class Job:
+    """What is asked by one request.
+
+    Attributes:
+        error: a `TritonError`, where it cannot be answered.
+        features, notes: of the task's `tokenize`.
+        outputs: the model's, for each feature.
+    """
+
+    error: object = None
+    pairs: list = ()
+    features: list = ()
+    notes: list = ()
+    outputs: list = ()
+
+
+class TextModel:
+    """A `TritonPythonModel` but for its tensors, which each task's model.py names.
+
+    Attributes:
+        task_name: of the predictor.
+        inputs: names of the tensors that hold the texts, in the predictor's order.
+    """
+
+    task_name = None
+    inputs = ()
+
+    def columns(self, answers):
+        """{name of an output: its values, one an answer}."""
+        raise NotImplementedError
+
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        settings = {name: value["string_value"] for name, value in config["parameters"].items()}
+        folder = os.path.join(args["model_repository"], args["model_version"])
+        self.max_batch_tokens = int(settings["max_batch_tokens"])
+        self.max_characters = int(settings["max_characters"])
+        self.max_batch_size = config["max_batch_size"]
+        self.types = {
+            output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]
+        }
+        instances = sum(group["count"] for group in config["instance_group"])
+        threads = int(settings["num_threads"]) or max(1, usable_cores() // instances)
+        if network := settings.get("network"):
+            self.task = load_task(folder, self.task_name, num_threads=threads)
+            self.model, self.bucket = Network(network, settings["network_outputs"].split(",")), BUCKET
+        else:
+            self.bucket = 1
+            self.task, self.model = open_folder(
+                folder,
+                self.task_name,
+                backend=settings["backend"],
+                precision_mode=settings["precision_mode"],
+                num_threads=threads,
+                batch_size=self.max_batch_size,
+            )
+            self.warm_up()
+        self.numbers = {label: number for number, label in self.task.id2label.items()}
+        self.warned = False
+
+    def warm_up(self):
+        """Runs a few lengths once, so that the first request does not wait for kernels to be made."""
+        longest = self.task.max_seq_length
+        for length in sorted({min(length, longest) for length in (*WARM_UP_LENGTHS, longest)}):
+            ids = [self.task.tokenizer.cls_id] * length
+            self.compute([(ids, [0] * length)])
+
+    def execute(self, requests):
+        """Answers requests: a response for each, in their order, and an error for each that is to blame for one."""
+        jobs = [self.open(request) for request in requests]
+        self.run([job for job in jobs if job.error is None])
+        return [self.respond(job) for job in jobs]
+
+    def open(self, request):
+        """The `Job` of a request, tokenized."""
+        try:
+            columns = [texts_of(request, name) for name in self.inputs]
+            if columns[0] is None:
+                # Of a model with an optional input, Triton itself only counts the inputs.
+                raise PredictorError(f"there is no input {self.inputs[0]}")
+            columns = [column for column in columns if column is not None]
+            items = columns[0] if len(columns) == 1 else list(zip(*columns))
+            pairs = []
+            for index, item in enumerate(items):
+                try:
+                    pairs.append(self.task.check(item))
+                except PredictorError as e:
+                    raise PredictorError(f"item {index}: {e}") from None
+                longest = max(len(text) for text in pairs[-1] if text is not None)
+                if longest > self.max_characters:
+                    raise PredictorError(
+                        f"item {index} has {longest:,} characters; at most {self.max_characters:,} are taken"
+                    )
+        except PredictorError as e:
+            return Job(error=pb_utils.TritonError(str(e), pb_utils.TritonError.INVALID_ARG))
+        truncated = self.task.truncated
+        try:
+            features, notes = self.task.tokenize(pairs)
+        except Exception as e:
+            return Job(error=failure(f"a request of {len(pairs)} texts cannot be tokenized: {e!r}"))
+        if self.task.truncated > truncated and not self.warned:
+            self.warned = True
+            what, limit = self.task.limit()
+            pb_utils.Logger.log_warn(f"texts are truncated: a {what} is longer than {limit} tokens")
+        return Job(None, pairs, features, notes, [None] * len(features))
+
+    def run(self, jobs):
+        """Fills in the outputs of jobs, whose features run together; a text that the model fails on fails alone."""
+        places = [(job, index) for job in jobs for index in range(len(job.features))]
+        lengths = [len(job.features[index][0]) for job, index in places]
+        for rows in batches(lengths, self.max_batch_tokens, self.max_batch_size):
+            batch = [places[row] for row in rows]
+            try:
+                self.run_batch(batch)
+            except Exception as e:
+                pb_utils.Logger.log_error(f"a batch of {len(batch)} texts failed, they run one by one: {e!r}")
+                for place in batch:
+                    try:
+                        self.run_batch([place])
+                    except Exception as e:
+                        place[0].error = failure(repr(e))
+
+    def run_batch(self, batch):
+        outputs = self.compute([job.features[index] for job, index in batch])
+        for (job, index), *row in zip(batch, *outputs):
+            job.outputs[index] = tuple(row)
+
+    def compute(self, features):
+        """The model's outputs for features that run as one batch."""
+        longest = max(len(input_ids) for input_ids, _ in features)
+        length = min(-(-longest // self.bucket) * self.bucket, self.task.max_seq_length)
+        outputs = self.model(self.task.tokenizer.pad(features, length))
+        if not all(np.isfinite(array).all() for array in outputs):
+            raise ValueError("the model gives outputs that are not a number (NaN) or infinite")
+        return outputs
+
+    def respond(self, job):
+        if job.error is None:
+            try:
+                columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
+                return pb_utils.InferenceResponse(
+                    [tensor(name, columns[name], self.types[name]) for name in self.types]
+                )
+            except Exception as e:
+                job.error = failure(f"answers to a request of {len(job.pairs)} texts cannot be read: {e!r}")
+        return pb_utils.InferenceResponse(error=job.error)
+
+
+def failure(reason):
+    """The error of a request that is not to blame for it; the reason may name files of the server, and is logged."""
+    pb_utils.Logger.log_error(reason)
+    return pb_utils.TritonError("the model could not run this text; the server's log says why")
+
+
+def texts_of(request, name):
+    """The texts of a request's input; None where an optional one is not there.
+
+    Raises:
+        PredictorError: they are not UTF-8.
+    """
+    found = pb_utils.get_input_tensor_by_name(request, name)
+    if found is None:
+        return None
+    texts = []
+    for index, value in enumerate(found.as_numpy().reshape(-1)):
+        try:
+            texts.append(value.decode("utf-8"))
+        except UnicodeDecodeError as e:
+            raise PredictorError(f"item {index}: {name} is not UTF-8: {e.reason} at byte {e.start}") from None
+    return texts
+
+
+def tensor(name, values, dtype):
+    """An output of shape [batch]: the published clients take a value by one index."""
+    if dtype == np.object_:
+        values = [value.encode("utf-8") for value in values]
+    return pb_utils.Tensor(name, np.array(values, dtype=dtype))
+
+
+def batches(lengths, max_tokens, max_texts):
+    """Yields the places of features of similar length, the longest first, which need the most memory.
+
+    Args:
+        lengths: tokens of each feature.
+        max_tokens: of a batch, padding counted; a longer feature runs alone.
+        max_texts: features of a batch.
+
+    >>> list(batches([3, 9, 4, 2], max_tokens=10, max_texts=8))
+    [[1], [2, 0], [3]]
+    """
+    batch = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if batch and ((len(batch) + 1) * lengths[batch[0]] > max_tokens or len(batch) == max_texts):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+class Network:
+    """The network as another model of this server, such as one of Triton's ONNX Runtime backend on a GPU.
+
+    Args:
+        name: of that model.
+        outputs: names of its outputs, in the predictor's order.
+    """
+
+    def __init__(self, name, outputs):
+        self.name, self.outputs = name, outputs
+
+    def __call__(self, batch):
+        response = pb_utils.InferenceRequest(
+            model_name=self.name,
+            requested_output_names=self.outputs,
+            inputs=[pb_utils.Tensor(name, array) for name, array in batch.items()],
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+        ).exec()
+        if response.has_error():
+            raise RuntimeError(response.error().message())
+        return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in self.outputs]

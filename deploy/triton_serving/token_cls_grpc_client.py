@@ -1,0 +1,21 @@
+"""Asks a model of named entities in Triton over gRPC.
+
+python token_cls_grpc_client.py                                                 two built-in examples
+python token_cls_grpc_client.py --text "王芳在腾讯公司工作。"
+python token_cls_grpc_client.py --dataset msra_ner --data_dir DIR               F1 on DIR/msra_ner/test.tsv
+"""
+
+import sys
+
+try:
+    from grpc_client import EXAMPLES, main
+except ImportError as e:
+    sys.exit(f"token_cls_grpc_client.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
+
+
+def shown(entities):
+    return [f"{e['label']}  {e['entity']}  [{e['start']}:{e['end']}]" for e in entities] or ["no entities"]
+
+
+if __name__ == "__main__":
+    main("token_cls", "ernie_tokencls", EXAMPLES["token_cls"], shown, __doc__)
