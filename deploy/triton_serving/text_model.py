@@ -6,6 +6,8 @@ whose token ids never would. prepare_models.py puts this file and the predictor'
 
 import json
 import os
+import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +52,7 @@ class TextModel:
         raise NotImplementedError
 
     def initialize(self, args):
+        threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
         config = json.loads(args["model_config"])
         settings = {name: value["string_value"] for name, value in config["parameters"].items()}
         folder = os.path.join(args["model_repository"], args["model_version"])
@@ -164,6 +167,13 @@ class TextModel:
             except Exception as e:
                 job.error = failure(f"answers to a request of {len(job.pairs)} texts cannot be read: {e!r}")
         return pb_utils.InferenceResponse(error=job.error)
+
+
+def end_with_server(server):
+    """Ends this process when the server has gone: Triton leaves it, and its memory, when it is killed itself."""
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(1)
 
 
 def failure(reason):
