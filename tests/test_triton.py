@@ -629,7 +629,7 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported):
         assert_same(answers, expected * 4)
         assert statuses == [200] * len(posted)
         assert replicas[1].statistics("ernie_seqcls").inference_count > 0
-        assert processes and not psutil.wait_procs(processes, timeout=30)[1]  # Triton itself would leave them
+        assert processes and not psutil.wait_procs(processes, timeout=120)[1]  # Triton itself would leave them
     finally:
         nginx.terminate()
         nginx.wait(timeout=60)

@@ -4,6 +4,7 @@ Triton merges requests of one shape, and a text is a tensor of shape [1], howeve
 whose token ids never would. prepare_models.py puts this file and the predictor's package beside each model.py.
 """
 
+import faulthandler
 import json
 import os
 import threading
@@ -52,7 +53,6 @@ class TextModel:
         raise NotImplementedError
 
     def initialize(self, args):
-        threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
         config = json.loads(args["model_config"])
         settings = {name: value["string_value"] for name, value in config["parameters"].items()}
         folder = os.path.join(args["model_repository"], args["model_version"])
@@ -80,6 +80,7 @@ class TextModel:
             self.warm_up()
         self.numbers = {label: number for number, label in self.task.id2label.items()}
         self.warned = False
+        threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
 
     def warm_up(self):
         """Runs a few lengths once, so that the first request does not wait for kernels to be made."""
@@ -172,6 +173,9 @@ class TextModel:
 def end_with_server(server):
     """Ends this process when the server has gone: Triton leaves it, and its memory, when it is killed itself."""
     while os.getppid() == server:
+        # Killed while an answer is handed over, the server leaves the interpreter locked, and this thread gets no turn
+        # any more. This timer needs none.
+        faulthandler.dump_traceback_later(20, exit=True)
         time.sleep(1)
     os._exit(1)
 
