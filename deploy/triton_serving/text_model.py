@@ -4,8 +4,11 @@ Triton merges requests of one shape, and a text is a tensor of shape [1], howeve
 whose token ids never would. prepare_models.py puts this file and the predictor's package beside each model.py.
 """
 
+import faulthandler
 import json
 import os
+import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +80,7 @@ class TextModel:
             self.warm_up()
         self.numbers = {label: number for number, label in self.task.id2label.items()}
         self.warned = False
+        threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
 
     def warm_up(self):
         """Runs a few lengths once, so that the first request does not wait for kernels to be made."""
@@ -164,6 +168,16 @@ class TextModel:
             except Exception as e:
                 job.error = failure(f"answers to a request of {len(job.pairs)} texts cannot be read: {e!r}")
         return pb_utils.InferenceResponse(error=job.error)
+
+
+def end_with_server(server):
+    """Ends this process when the server has gone: Triton leaves it, and its memory, when it is killed itself."""
+    while os.getppid() == server:
+        # Killed while an answer is handed over, the server leaves the interpreter locked, and this thread gets no turn
+        # any more. This timer needs none.
+        faulthandler.dump_traceback_later(20, exit=True)
+        time.sleep(1)
+    os._exit(1)
 
 
 def failure(reason):
