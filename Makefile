@@ -6,33 +6,20 @@ ARGS ?=
 
 REQUIREMENTS := requirements$(if $(filter 1 yes true,$(GPU)),-gpu).txt
 
-# Prints the version of a Python that starts, can make environments and is one that Paddle 2.6 is built for.
-CHECK := import ensurepip, sys; v = sys.version_info; assert (3, 10) <= v[:2] <= (3, 12); print("%d.%d.%d" % v[:3])
-
-# 3.10 is preferred: FastTokenizer has no wheel for later ones. A python3.10 of pyenv may be there and yet not start.
 ifneq ($(PYTHON),)
-BASE := $(PYTHON:~/%=$(HOME)/%)
-else
-BASE := $(shell \
-  pyenv="$${PYENV_ROOT:-$$HOME/.pyenv}/versions"; \
-  for version in 3.10 3.11 3.12; do \
-    newest=$$(cd "$$pyenv" && ls -d $$version.* | sort -t. -k3n | tail -n 1); \
-    for python in "python$$version" "$$pyenv/$$newest/bin/python"; do \
-      "$$python" -c '$(CHECK)' >/dev/null && echo "$$python" && exit; \
-    done; \
-  done 2>/dev/null; \
-  echo python3)
+override PYTHON := $(PYTHON:~/%=$(HOME)/%)
+VERSION := $(shell "$(PYTHON)" -c 'import ensurepip, sys; v = sys.version_info; assert (3, 10) <= v[:2] <= (3, 12); \
+  print("-%d.%d" % v[:2])' 2>/dev/null)
+$(if $(VERSION),,$(error PYTHON=$(PYTHON) does not fit: Python 3.10 (best), 3.11 or 3.12 with its module venv is needed))
 endif
-VERSION := $(shell "$(BASE)" -c '$(CHECK)' 2>/dev/null)
-NO_PYTHON := $(if $(PYTHON),PYTHON=$(PYTHON) does not fit,No fitting Python was found): \
-  Python 3.10 (best), 3.11 or 3.12 with its venv module is needed; name one with PYTHON=/path/to/python3.10
 
-VENV := .venv$(if $(PYTHON),-$(basename $(VERSION)))$(REQUIREMENTS:requirements%.txt=%)
+VENV := .venv$(VERSION)$(REQUIREMENTS:requirements%.txt=%)
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install -qq --use-pep517
-# Written when an installation is complete: one that was cut short starts again.
-READY := $(VENV)/ready-$(VERSION)
-DEV_READY := $(VENV)/ready-dev-$(VERSION)
+# Written when an installation is complete. Their names hold the content of what was installed, so that neither a new
+# checkout nor another branch with the same requirements installs again.
+stamp = $(shell cksum < $(1) | tr ' ' -)
+READY := $(VENV)/ready-$(call stamp,$(REQUIREMENTS))
+DEV_READY := $(VENV)/ready-dev-$(call stamp,requirements-dev.txt)
 
 .PHONY: help quickstart test lint format lock clean
 
@@ -46,33 +33,30 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 test: $(DEV_READY) ## Run the tests; ARGS='-k name' picks some
 	$(PY) -m pytest tests $(ARGS)
 
-lint: $(DEV_READY) ## Check style and formatting
+lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: $(DEV_READY) ## Mend style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-$(READY): $(REQUIREMENTS)
-	@$(if $(VERSION),,echo "$(NO_PYTHON)" >&2; exit 1)
-	@echo "Installing $(REQUIREMENTS) into $(VENV) (Python $(VERSION)): a few minutes, about $(if $(findstring gpu,$(VENV)),5,2) GB, once."
-	@rm -rf $(VENV)
-	@"$(BASE)" -m venv $(VENV)
-	@$(PIP) -r $(REQUIREMENTS)
+$(READY):
+	@rm -f $(VENV)/ready-*
+	@.ci/environment $(VENV) "$(PYTHON)" $(REQUIREMENTS) --use-pep517
 	@touch $@
 
-$(DEV_READY): requirements-dev.txt $(READY)
-	@echo "Installing $< into $(VENV)."
-	@$(PIP) -r $<
+$(DEV_READY): $(READY)
+	@rm -f $(VENV)/ready-dev-*
+	@.ci/environment $(VENV) "$(PYTHON)" requirements-dev.txt --use-pep517
 	@touch $@
 
-UV := .venv-lock/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \
+UV := .venv-uv/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \
   --annotation-style line --custom-compile-command "make lock" $(ARGS)
 
 lock: ## Write the locked requirements anew; ARGS=--upgrade for newer versions
-	@$(if $(VERSION),,echo "$(NO_PYTHON)" >&2; exit 1)
-	@test -x .venv-lock/bin/uv || { "$(BASE)" -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv; }
+	@test -x .venv-uv/bin/uv || { python3 -m venv .venv-uv && .venv-uv/bin/python -m pip install -qq uv; }
 	$(UV) requirements.in -o requirements.txt
 	$(UV) -c requirements.txt requirements-gpu.in -o requirements-gpu.txt
 	$(UV) -c requirements.txt requirements-dev.in -o requirements-dev.txt
@@ -80,5 +64,5 @@ lock: ## Write the locked requirements anew; ARGS=--upgrade for newer versions
 	  $(UV) --generate-hashes $$list -o $${list%.txt}.lock.txt || exit 1 ;; esac; done
 
 clean: ## Remove environments and caches (models and results stay)
-	rm -rf .venv .venv-* .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_qa.py fine-tuned, and measures every variant on the dev set.
 
-python compress_qa.py --model_name_or_path best_models/cmrc2018/ --dataset cmrc2018 \\
-    --output_dir ./best_models/cmrc2018 --config configs/default.yml
+python compress_qa.py --model_name_or_path best_models/cmrc2018 --dataset cmrc2018 --config configs/default.yml
+python compress_qa.py --model_name_or_path best_models/manual --data_dir data --dataset manual --strategy ptq
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -11,12 +11,12 @@ TASK = utils.TASKS["qa"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments)
+    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
+    utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
-    train = utils.load_examples(TASK, data_args, "train")
-    dev = utils.load_examples(TASK, data_args, "dev")
+    train, dev, _ = utils.load_splits(TASK, data_args, compression_args)
     labels = []  # answers are spans of the context
 
     # Features: tokenized, and read back as answers, as in deployment
@@ -28,8 +28,9 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, compression_args, train, labels)
+    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)

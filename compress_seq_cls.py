@@ -1,7 +1,7 @@
 """Prunes and quantizes what run_seq_cls.py fine-tuned, and measures every variant on the dev set.
 
-python compress_seq_cls.py --model_name_or_path best_models/afqmc/ --dataset afqmc --output_dir ./best_models/afqmc \\
-    --config configs/default.yml
+python compress_seq_cls.py --model_name_or_path best_models/afqmc --dataset afqmc --config configs/default.yml
+python compress_seq_cls.py --model_name_or_path best_models/mood --data_dir data --dataset mood --strategy ptq
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -11,12 +11,12 @@ TASK = utils.TASKS["seq_cls"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments)
+    model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
+    utils.check_model(model_args, data_args)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
-    train = utils.load_examples(TASK, data_args, "train")
-    dev = utils.load_examples(TASK, data_args, "dev")
+    train, dev, _ = utils.load_splits(TASK, data_args, compression_args)
     labels = utils.find_labels(TASK, data_args, None, model_args)
 
     # Features: tokenized, and read back as answers, as in deployment
@@ -24,8 +24,9 @@ def main():
     train = utils.seq_cls_features(processor, train, labels)
     dev = utils.seq_cls_features(processor, dev, labels)
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, compression_args, train, labels)
+    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)

@@ -1,7 +1,9 @@
 """Fine-tunes, evaluates, predicts and exports ERNIE 3.0 for reading comprehension: CMRC2018, or your own.
 
-python run_qa.py --model_name_or_path ernie-3.0-medium-zh --dataset cmrc2018 --output_dir ./best_models \\
-    --do_train --do_eval --do_export --config configs/default.yml
+python run_qa.py --model_name_or_path ernie-3.0-medium-zh --dataset cmrc2018 \\
+    --output_dir ./best_models --do_train --do_eval --do_export --config configs/default.yml
+python run_qa.py --model_name_or_path ernie-3.0-nano-zh --data_dir data --dataset manual \\
+    --output_dir ./best_models --do_train --do_eval --do_export
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -13,11 +15,12 @@ TASK = utils.TASKS["qa"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, training_args = utils.parse_arguments(TASK)
+    model_args, data_args, training_args = utils.parse_arguments(TASK, about=__doc__)
     utils.check_writable(training_args.output_dir)
     export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
     if training_args.do_export:
         utils.check_writable(export_dir, "--export_model_dir")
+    utils.check_model(model_args, data_args)
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
@@ -33,8 +36,9 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, training_args, train, labels)
+    utils.write_settings(model_args, data_args, training_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)

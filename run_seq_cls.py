@@ -1,7 +1,9 @@
 """Fine-tunes, evaluates, predicts and exports ERNIE 3.0 for text classification: CLUE's tasks, or your own.
 
-python run_seq_cls.py --model_name_or_path ernie-3.0-medium-zh --dataset afqmc --output_dir ./best_models \\
-    --do_train --do_eval --do_export --config configs/default.yml
+python run_seq_cls.py --model_name_or_path ernie-3.0-medium-zh --dataset afqmc \\
+    --output_dir ./best_models --do_train --do_eval --do_export --config configs/default.yml
+python run_seq_cls.py --model_name_or_path ernie-3.0-nano-zh --data_dir data --dataset mood \\
+    --output_dir ./best_models --do_train --do_eval --do_export
 """
 
 import utils  # isort: skip  first: it prepares what must come before Paddle
@@ -13,11 +15,12 @@ TASK = utils.TASKS["seq_cls"]
 
 def main():
     # Arguments: the command line over the YAML file over the defaults
-    model_args, data_args, training_args = utils.parse_arguments(TASK)
+    model_args, data_args, training_args = utils.parse_arguments(TASK, about=__doc__)
     utils.check_writable(training_args.output_dir)
     export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
     if training_args.do_export:
         utils.check_writable(export_dir, "--export_model_dir")
+    utils.check_model(model_args, data_args)
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
@@ -29,8 +32,9 @@ def main():
     dev = utils.seq_cls_features(processor, dev, labels)
     test = utils.seq_cls_features(processor, test)
 
-    # Checks: what would fail in training, or train nothing
+    # Checks: what would fail in training, or train nothing; then the settings are written down
     utils.check_training(TASK, training_args, train, labels)
+    utils.write_settings(model_args, data_args, training_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)

@@ -51,6 +51,9 @@ def open_fast_matmul(cpuinfo=None):
 
 open_fast_matmul()
 
+# Paddle's C++ part tells of its executor ("New Executor is Running."): warnings only. Never over the user's value.
+os.environ.setdefault("GLOG_minloglevel", "1")
+
 
 def use_all_cores():
     """Paddle sets OMP_NUM_THREADS to 1 on import, and so computes on one core whatever the machine has.

@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from ernie.tasks import DATA_SETS
+from ernie.tasks import DATA_SETS  # isort: skip  makes the predictor's package importable
+from ernie_predictor.commandline import HelpFormatter
 
 VARIANTS = {
     "fine-tuned": "export",
@@ -37,9 +38,9 @@ def scores_of(folder, task):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
-    parser.add_argument("--output_dir", default="best_models/quickstart")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", choices=DATA_SETS, default=list(DATA_SETS))
+    parser.add_argument("--output_dir", metavar="DIR", default="best_models/quickstart", help="for the models")
     args = parser.parse_args()
 
     columns = {}

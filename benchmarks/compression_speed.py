@@ -24,6 +24,7 @@ import time
 
 import numpy as np
 import paddlenlp.transformers
+from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor
 from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
@@ -35,7 +36,7 @@ from ernie.paddle_int8 import post_training_quantization, read_matmul_scales
 from ernie.pruning import narrow
 from ernie.report import ENGINE_NAMES
 from ernie.tasks import DATA_SETS, TASKS
-from examples.make_model import ARCHITECTURES, make_model
+from examples.make_model import ARCHITECTURES, VOCAB, make_model
 
 LABELS = {"seq_cls": DATA_SETS["tnews"].labels, "token_cls": DATA_SETS["msra_ner"].labels, "qa": ()}
 
@@ -98,14 +99,15 @@ def paddle_inference(folder, threads):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHITECTURES, default="medium")
-    parser.add_argument("--task", choices=TASKS, default="seq_cls")
-    parser.add_argument("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
-    parser.add_argument("--width_mult", type=float, default=0.75)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shapes", nargs="+", default=["32x64", "32x128", "1x32"], help="batch x length")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
+    add("--task", choices=TASKS, default="seq_cls", help="head of the model")
+    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
+    add("--width_mult", metavar="N", type=float, default=0.75, help="share of the width of the narrow models")
+    add("--threads", metavar="N", type=int, default=2, help="for one batch")
+    add("--shapes", metavar="SHAPE", nargs="+", default=["32x64", "32x128", "1x32"], help="batch x length")
+    add("--rounds", metavar="N", type=int, default=5, help="turns of each engine")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -4,8 +4,8 @@ python benchmarks/serving_soak.py --model_path best_models/tnews/export
 python benchmarks/serving_soak.py --model_path best_models/cmrc2018/export --requests 20000 --data_dir DIR
 
 The server is the one of the model's task. Most requests hold one text of 5 to 500 tokens, cut out of real texts of
---data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status is
-1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
+--data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status
+is 1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
 """
 
 import sys
@@ -22,6 +22,7 @@ import tempfile
 import time
 
 from ernie_predictor import load_task
+from ernie_predictor.commandline import HelpFormatter
 from serving_load import SERVING, Connection, ServerProcess, http_request, machine, mix_of
 from tqdm import tqdm
 
@@ -64,14 +65,19 @@ async def send(port, requests, clients):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add("--data_dir", default=str(ROOT / "examples" / "data"), help="has tnews/dev.json and iflytek/dev.json")
-    add("--requests", type=int, default=100_000)
-    add("--every", type=int, default=10_000, help="requests a row of the table")
-    add("--clients", type=int, default=16)
-    add("--seed", type=int, default=0)
+    add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
+    add(
+        "--data_dir",
+        metavar="DIR",
+        default=str(ROOT / "examples" / "data"),
+        help="has tnews/dev.json and iflytek/dev.json",
+    )
+    add("--requests", metavar="N", type=int, default=100_000, help="in all")
+    add("--every", metavar="N", type=int, default=10_000, help="requests per row of the table")
+    add("--clients", metavar="N", type=int, default=16, help="that ask at the same time")
+    add("--seed", metavar="N", type=int, default=0, help="of the choice of texts")
     add("flags", nargs="*", help="of the server, after --: -- --precision_mode int8")
     args = parser.parse_args()
 

@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import unicodedata
 
+from ernie_predictor.commandline import HelpFormatter
 from ernie_predictor.tokenizer import _SIMPLE, TOKENIZERS, ErnieTokenizer
 from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 from tqdm import tqdm
@@ -162,10 +163,10 @@ def main():
         name, file, folder = sys.argv[2:]
         check(name, json.loads(Path(file).read_text(encoding="utf-8")), folder)
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=TOKENIZERS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--texts", metavar="N", type=int, default=100_000, help="random texts")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the texts")
+    parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=list(TOKENIZERS), help="to compare")
     args = parser.parse_args()
     texts = random_texts(args.texts, args.seed)
     planes = sorted({ord(char) >> 16 for text in texts for char in text})

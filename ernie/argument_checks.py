@@ -12,8 +12,8 @@ import re
 import paddle
 from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
-from paddlenlp.utils.log import logger
 
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, QA
 from ernie.training import LAST
@@ -85,7 +85,7 @@ def check_values(values, task, compress=False):
     known = DATA_SETS.get(values.dataset)
     if known and known.task is not task:
         script = known.task.compress_script if compress else known.task.script
-        raise UsageError(f"--dataset {values.dataset} is of another scenario: use {script}")
+        raise UsageError(f"--dataset {values.dataset} is of another task: use {script}")
     if values.data_dir is None and known is None:
         names = [name for name, row in DATA_SETS.items() if row.task is task]
         raise UsageError(
@@ -233,6 +233,11 @@ def _obstacle_to_the_best(values):
 
 def settle_compression(values, task):
     """Completes the arguments of compress_*.py, whose trainings are scored, saved and resumed in one way."""
+    if values.output_dir is None:
+        if not os.path.isdir(values.model_name_or_path):
+            raise UserError(f"--model_name_or_path {values.model_name_or_path}: no such folder; expected one that "
+                            f"{task.script} fine-tuned")  # fmt: skip
+        values.output_dir = values.model_name_or_path
     values.output_dir = os.path.normpath(os.path.expanduser(values.output_dir))
     values.do_train = "dynabert" in values.strategy or "qat" in values.strategy
     if values.do_train and values.max_steps <= 0 and values.num_train_epochs == 0:
@@ -277,7 +282,7 @@ def check_compression_values(values):
     for name in ("batch_size_list", "batch_num_list"):
         if min(getattr(values, name)) < 1:
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
-    if values.max_drop is not None and not values.max_drop >= 0:
+    if not values.max_drop >= 0:
         raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
     choices = {
         "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),

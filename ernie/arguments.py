@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import paddle
 import yaml
+from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
-from paddlenlp.trainer import PdArgumentParser, TrainingArguments, set_seed
+from paddlenlp.trainer import TrainingArguments, set_seed
 from paddlenlp.trainer.integrations import is_visualdl_available
-from paddlenlp.utils.log import logger
 
+from ernie import console
 from ernie.argument_checks import (
+    ALGORITHMS,
     CHECKPOINTING,
-    STRATEGIES,
     check_compression_values,
     check_trainer_values,
     check_values,
@@ -24,130 +25,73 @@ from ernie.argument_checks import (
     settle_compression,
     settle_training,
 )
+from ernie.argument_parser import ArgumentParser
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, TASKS
 
 
 @dataclass
 class ModelArguments:
-    model_name_or_path: str = field(
-        metadata={
-            "help": "A model of the hub (ernie-3.0-{base,medium,mini,micro,nano}-zh) or the path of a model folder."
-        },
-    )
-    config: str = field(
-        default=None, metadata={"help": "YAML file of hyperparameters; the command line wins over what stands there."}
-    )
-    export_model_dir: str = field(
-        default=None,
-        metadata={"help": "--do_export writes to <this>/<dataset>/export. Left out: as --output_dir."},
-    )
+    model_name_or_path: str = field(metadata={"help": "such as ernie-3.0-nano-zh, or a folder"})
+    config: str = field(default=None, metadata={"help": "hyperparameters in YAML; the command line wins"})
+    export_model_dir: str = field(default=None, metadata={"help": "for DIR/<dataset>/export (default: --output_dir)"})
+    verbose: bool = field(default=False, metadata={"help": "also show PaddleNLP's own messages"})
 
 
 @dataclass
 class DataArguments:
-    dataset: str = field(
-        metadata={
-            "help": "afqmc, tnews, iflytek, ocnli, cmnli, cluewsc2020, csl (run_seq_cls.py), msra_ner "
-            "(run_token_cls.py), cmrc2018 (run_qa.py), or with --data_dir a folder name of your own."
-        }
-    )
-    data_dir: str = field(
-        default=None,
-        metadata={
-            "help": "Read <this>/<dataset>/{train,dev,test}.json (NER: .tsv, .txt) in CLUE's formats in place of "
-            "downloading the data set."
-        },
-    )
-    max_seq_length: int = field(
-        default=128,
-        metadata={
-            "help": "Longest input in tokens, special tokens included; longer texts are cut (NER, QA: windowed)."
-        },
-    )
+    # Three help texts depend on the task: ernie/argument_parser.py has them.
+    dataset: str = field()
+    data_dir: str = field(default=None)
+    max_seq_length: int = field(default=128)
     dynamic_max_length: list[int] = field(
         default=None,
-        metadata={
-            "help": "Pad a batch to the first of these lengths that holds it, e.g. 16 32 64 128: few shapes for "
-            "devices that compile each. Left out: to the batch's own longest text."
-        },
+        metadata={"help": "pad to the first of these that holds a batch"},
     )
-    doc_stride: int = field(
-        default=128,
-        metadata={"help": "QA, NER: tokens from the beginning of one window to the next (NER: up to half a window)."},
-    )
-    max_query_length: int = field(default=64, metadata={"help": "QA: a question is cut behind so many tokens."})
-    n_best_size: int = field(default=20, metadata={"help": "QA: candidates a window, and answers a question."})
-    max_answer_length: int = field(default=50, metadata={"help": "QA: longest answer in tokens."})
-    use_fast_tokenizer: bool = field(
-        default=True,
-        metadata={
-            "help": "FastTokenizer where it is installed, else Hugging Face tokenizers. Off: PaddleNLP's own in "
-            "Python, about ten times slower. The ids are the same."
-        },
-    )
+    doc_stride: int = field(default=128, metadata={"help": "tokens from window to window"})
+    max_query_length: int = field(default=64, metadata={"help": "longer questions are truncated"})
+    n_best_size: int = field(default=20, metadata={"help": "answers per question"})
+    max_answer_length: int = field(default=50, metadata={"help": "at most N tokens per answer"})
+    use_fast_tokenizer: bool = field(default=True, metadata={"help": "one in C++ or Rust, with PaddleNLP's ids"})
     group_by_length: bool = field(
-        default=True,
-        metadata={"help": "Train on batches of texts of about one length: less padding. Off: a plain shuffle."},
+        default=True, metadata={"help": "train on batches of texts of similar length: less padding"}
     )
 
 
 @dataclass
 class CompressionArguments(PaddleCompressionArguments):
-    """PaddleNLP's arguments, with the help texts made exact, and a budget."""
+    """PaddleNLP's arguments, with exact help texts, and a limit for the drop of the score."""
 
     strategy: str = field(
         default="dynabert+ptq",
         metadata={
-            "help": f"{', '.join(STRATEGIES)}. dynabert: narrower layers, trained with the fine-tuned model as "
-            "teacher; ptq: INT8 by calibration on training texts; qat: INT8 by further training; embeddings: "
-            "INT8 embedding tables."
+            "help": "dynabert (narrower layers, trained), ptq (INT8 by calibration), qat (INT8 by training), "
+            "embeddings (INT8 tables), or several joined by +"
         },
     )
     width_mult_list: list[str] = field(
-        default_factory=lambda: ["0.75"],
-        metadata={"help": "dynabert: widths as shares of 1, decimal or fraction, e.g. 0.75 2/3 0.5."},
+        default_factory=lambda: ["0.75"], metadata={"help": "dynabert: share of the width, e.g. 0.75 2/3"}
     )
     algo_list: list[str] = field(
         default_factory=lambda: ["mse", "KL"],
-        metadata={
-            "help": "ptq: how the range of an activation follows from calibration texts, one model each. abs_max, "
-            "min_max: its largest value; avg: the mean of the texts' largest; hist: the 99.99%% quantile; mse, emd: "
-            "the least squared error, or distance of distributions; KL: the least divergence of histograms (slow)."
-        },
+        metadata={"help": f"ptq: how scales follow from the texts: {', '.join(ALGORITHMS)}"},
     )
     batch_size_list: list[int] = field(
-        default_factory=lambda: [4, 8, 16], metadata={"help": "ptq: texts in a calibration batch, one model each."}
+        default_factory=lambda: [4, 8, 16], metadata={"help": "ptq: texts per calibration batch"}
     )
-    batch_num_list: list[int] = field(
-        default_factory=lambda: [1], metadata={"help": "ptq: calibration batches, one model each."}
-    )
-    max_drop: float = field(
-        default=None,
-        metadata={
-            "help": "Copy the fastest variant whose dev score fell by no more than so many points (0.5: from 90.0 "
-            "to 89.5) to <output_dir>/best."
-        },
-    )
+    batch_num_list: list[int] = field(default_factory=lambda: [1], metadata={"help": "ptq: calibration batches"})
+    max_drop: float = field(default=0.5, metadata={"help": "best/ is the fastest variant that lost at most N points"})
 
 
-class ArgumentParser(PdArgumentParser):
-    """PaddleNLP's parser, whose errors are one message in place of two hundred lines of usage.
-
-    As there, an abbreviation stands for the one argument that begins so.
-    """
-
-    def error(self, message):
-        raise UsageError(f"{message}\n  python {self.prog} --help lists the arguments")
-
-
-def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
+def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""):
     """Arguments of one script: the command line over the YAML file over the defaults.
 
     Args:
         task: a row of `TASKS`.
         arguments_class: `TrainingArguments` or `CompressionArguments`.
-        argv: the command line; left out, this process's own.
+        argv: the command line; None: this process's own.
+        about: what --help says first, the script's docstring.
 
     Returns:
         (ModelArguments, DataArguments, an `arguments_class`).
@@ -158,25 +102,26 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     compress = arguments_class is CompressionArguments
     dataclass_types = (ModelArguments, DataArguments, arguments_class)
-    parser = ArgumentParser(dataclass_types)
+    parser = ArgumentParser(dataclass_types, task, compress, about)
     device, device_why = default_device()
     parser.set_defaults(device=device, report_to="visualdl" if is_visualdl_available() else "none")
     parser.set_defaults(**dict.fromkeys(CHECKPOINTING))  # None: neither the command line nor the YAML file says it
 
-    # By a parser of all arguments, so that an abbreviation means the same here.
-    early = ArgumentParser(dataclass_types, add_help=False)
-    for action in early._actions:
-        action.required = False
-    early = early.parse_known_args(argv)[0]
-    if early.config:
-        apply_config(parser, early.config, task, early.dataset, early.data_dir)
-
-    values, unknown = parser.parse_known_args(argv)
+    # Names first: a mistyped --dataset is not a missing one. And the YAML file may give what the command line does not.
+    early, unknown = parser.parse_known_args(argv)
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], names)}")
+    if early.config:
+        apply_config(parser, early.config, task, early.dataset, early.data_dir)
+    values = parser.parse_args(argv)
+    parser.check_required(values)
+    console.show_paddlenlp(values.verbose)
     if values.no_cuda:
         values.device = "cpu"
+    if values.wandb_api_key:
+        # From there wandb takes it, too; PaddleNLP would write it to checkpoints and to VisualDL's log.
+        os.environ["WANDB_API_KEY"], values.wandb_api_key = values.wandb_api_key, None
     check_values(values, task, compress)
     check_trainer_values(values, task)
     if compress:
@@ -199,7 +144,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None):
         parser.error(f"--device {values.device}: {str(e).splitlines()[0]} (leave --device out to run on {device})")
     if values.bf16 and values.device.startswith("gpu") and not paddle.amp.is_bfloat16_supported():
         parser.error("--bf16: this GPU does not compute in bfloat16 (from NVIDIA Ampere on); use --fp16")
-    logger.info(f"device: {values.device}" + (f" ({device_why})" if values.device == device else ""))
+    why = f" ({device_why})" if values.device == device else ""
+    console.row("device", f"{values.device}{why}, {usable_cores()} CPU cores")
     # PaddleNLP's Trainer sets the seed as well, but the weights of a new head are drawn before there is a Trainer.
     set_seed(values.seed)
     return arguments
@@ -286,7 +232,6 @@ def apply_config(parser, path, task, dataset, data_dir=None):
             except argparse.ArgumentError:
                 expected = f", expected one of {', '.join(action.choices)}" if action.choices else ""
                 raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit{expected}") from None
-            action.required = False
             parser.set_defaults(**{key: values if many else values[0]})
 
 

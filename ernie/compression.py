@@ -4,15 +4,15 @@ import copy
 import functools
 import os
 import shutil
+import time
 from typing import NamedTuple
 
 import paddle
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.runtimes import installed_engines
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
-from paddlenlp.utils.log import logger
 
-from ernie import paddle_int8
+from ernie import console, paddle_int8
 from ernie.argument_checks import width_name
 from ernie.dev_set import DevSet
 from ernie.errors import UserError
@@ -115,19 +115,23 @@ class CompressionTrainer(ErnieTrainer):
         self.variants = {variant.name: variant for variant in variants}
         self.identities = {}
         missing = [variant for variant in variants if not self.stands(variant)]
-        logger.info(f"--strategy {args.strategy} makes {len(variants)} variants in {args.output_dir}:")
-        for variant in variants:
-            state = "to be made" if variant in missing else "there already"
-            logger.info(f"  {variant.name}: {KINDS[variant.kind]}; {state}")
+        console.row("plan", f"--strategy {args.strategy}: {len(variants)} variants in {args.output_dir}")
         self.wait_for_all()  # every process has looked before one writes
-        for variant in missing:
-            self.make(variant)
+        bar = console.progress(variants, desc="variants")
+        for variant in bar:
+            bar.set_postfix_str(variant.name)
+            if variant in missing:
+                self.make(variant)
+            else:
+                console.row("there", self.describe(variant, read_metrics(self.folder(variant.name))))
         if not args.should_save:  # of several processes one measures
             return None
         names = [variant.name for variant in variants]
-        rows = write_report(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set)
-        if args.max_drop is not None:
-            pick_best(args.output_dir, rows, args.max_drop)
+        rows = write_report(
+            *(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set),
+            *(self.baseline, args.max_drop),
+        )
+        pick_best(args.output_dir, rows, args.max_drop)
         return rows
 
     # Variants
@@ -171,7 +175,7 @@ class CompressionTrainer(ErnieTrainer):
 
     def make(self, variant):
         """Makes a variant's folder, scores it, and puts it in its place atomically."""
-        logger.info(f"making {self.folder(variant.name)}: {KINDS[variant.kind]}")
+        begin = time.perf_counter()
         trained = None  # what every process takes part in
         if variant.kind == "width":
             trained = self.narrow_model(variant.options["width_mult"])
@@ -197,8 +201,20 @@ class CompressionTrainer(ErnieTrainer):
                 copy_config_and_tokenizer(source, folder)
             metrics = self.measure(folder)
             write_json(os.path.join(folder, "metrics.json"), {**metrics, "made_from": self.made_from(variant)})
+        console.row("made", f"{self.describe(variant, metrics)}, {time.perf_counter() - begin:.0f} s")
+
+    def describe(self, variant, metrics):
+        """A line about a variant: what it is, its dev score and the change from the original's, its size."""
         score = self.task.score
-        logger.info(f"{self.folder(variant.name)}: {score} {100 * metrics[score]:.2f}")
+        original = read_metrics(self.folder("export"))[score]
+        size = os.path.getsize(os.path.join(self.folder(variant.name), "model.onnx")) / 2**20
+        text = (
+            f"{variant.name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} "
+            f"({100 * (metrics[score] - original):+.2f}), {size:.1f} MB"
+        )
+        if "paddle_int8" in metrics:
+            text += f", {100 * metrics['paddle_int8']['agreement']:.1f}% answers as Paddle's INT8"
+        return text
 
     def measure(self, folder):
         """metrics.json of a variant: its dev scores through one engine, and how far the others agree."""
@@ -215,7 +231,6 @@ class CompressionTrainer(ErnieTrainer):
             found = self.dev_set.paddle_logits(int8, self.args.input_dtype)
             agreement = self.dev_set.agreement(found, logits)
             metrics["paddle_int8"] = {**self.dev_set.scores(found), "agreement": agreement}
-            logger.info(f"the ONNX INT8 model agrees with Paddle's on {100 * agreement:.2f}% of the dev set")
         return metrics
 
     def static_model_files(self):
@@ -322,8 +337,7 @@ class CompressionTrainer(ErnieTrainer):
         )
 
     def run_training(self, trainer, checkpoint):
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.log_metrics("train", metrics)
+        trainer.train(resume_from_checkpoint=checkpoint)
         self.wait_for_all()  # the first process has written what all read
 
     def wait_for_all(self):

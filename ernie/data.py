@@ -1,26 +1,34 @@
 """Data: finds the files of a data set, on the hub or in a local folder, reads them, and finds its labels."""
 
-import logging
+import os
+import re
 
 from ernie_predictor.answers import split_tag
 from ernie_predictor.dev_sets import is_test_file, read_file, read_split
 from ernie_predictor.formats import check_characters, shown
-from paddlenlp.utils.log import logger
+from paddlenlp.trainer import CompressionArguments
 
+from ernie import console
+from ernie.console import logger
 from ernie.errors import UserError
 from ernie.models import read_labels
 from ernie.tasks import DATA_SETS, QA, SEQ_CLS
 
-# What the predictor's package says while it reads files appears in the scripts' log, and as the rest of it.
-_predictor_logger = logging.getLogger("ernie_predictor")
-_predictor_logger.addHandler(logger.handler)
-_predictor_logger.propagate = False
 
+def load_splits(task, data_args, args):
+    """(train, dev, test) examples, each None where no --do_... needs it; see `load_examples`.
 
-def load_splits(task, data_args, training_args):
-    """(train, dev, test) examples, each None where no --do_... needs it; see `load_examples`."""
-    needed = {"train": training_args.do_train, "dev": training_args.do_eval, "test": training_args.do_predict}
+    Compression needs train and dev: it calibrates and trains on the one, and scores every variant on the other.
+    """
+    needed = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
+    if isinstance(args, CompressionArguments):
+        needed = {"train": True, "dev": True, "test": False}
     splits = [load_examples(task, data_args, split) if use else None for split, use in needed.items()]
+    loaded = {split: examples for split, examples in zip(needed, splits) if examples}
+    if loaded:
+        folder = os.path.dirname(source_file(next(iter(loaded.values()))))
+        counts = ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items())
+        console.row("data", f"{counts} from {folder}")
     if task is SEQ_CLS:
         first = {examples[0]["text_pair"] is None: examples[0]["where"] for examples in splits if examples}
         if len(first) > 1:
@@ -52,8 +60,12 @@ def load_examples(task, data_args, split):
         if split == "dev" and is_test_file(path) and data_args.dataset not in DATA_SETS:
             logger.warning(f"there is no dev.{task.suffix}: models are scored, and the best is chosen, on {path}")
     set_ids(examples, task, check=split == "test")
-    logger.info(f"{split}: {len(examples):,} examples from {path}")
     return examples
+
+
+def source_file(examples):
+    """The file that examples were read from."""
+    return re.split(r" (?:line |data\[)", examples[0]["where"])[0]
 
 
 def fetch_split(dataset, split):

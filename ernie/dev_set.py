@@ -4,8 +4,8 @@ import numpy as np
 from ernie_predictor.machine import usable_cores
 from ernie_predictor.runtimes import open_onnx
 from paddlenlp.trainer.trainer_utils import EvalPrediction
-from tqdm import tqdm
 
+from ernie import console
 from ernie.features import IGNORED
 from ernie.static_model import run_static_model
 
@@ -31,14 +31,15 @@ class DevSet:
     def onnx_logits(self, onnx_file, engine):
         """Each output's logits over the whole dev set."""
         model = open_onnx(onnx_file, engine, usable_cores())
-        outputs = [model(batch) for batch in tqdm(self.batches, desc="Dev set")]
+        outputs = [model(batch) for batch in console.progress(self.batches, desc="dev set")]
         return [concatenate(arrays) for arrays in zip(*outputs)]
 
     def paddle_logits(self, prefix, input_dtype):
         """The same of a static Paddle model, `prefix`.pdmodel."""
         batches = ({name: array.astype(input_dtype) for name, array in batch.items()} for batch in self.batches)
         outputs = run_static_model(prefix, batches)
-        return [concatenate(arrays) for arrays in zip(*tqdm(outputs, desc="Dev set, Paddle", total=len(self.batches)))]
+        outputs = console.progress(outputs, desc="dev set, Paddle", total=len(self.batches))
+        return [concatenate(arrays) for arrays in zip(*outputs)]
 
     def scores(self, logits):
         predictions = logits[0] if len(logits) == 1 else tuple(logits)

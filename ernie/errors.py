@@ -5,6 +5,7 @@ import sys
 
 from ernie_predictor.errors import PredictorError as UserError  # exit status 1
 from ernie_predictor.errors import UsageError  # a wrong argument, on the command line or in the YAML file: 2
+from tqdm import tqdm
 
 __all__ = ["UsageError", "UserError", "run"]
 
@@ -14,13 +15,17 @@ def run(main):
     try:
         main()
     except UserError as e:
-        print(f"{os.path.basename(sys.argv[0])}: error: {e}", file=sys.stderr)
+        _say(f"{os.path.basename(sys.argv[0])}: error: {e}")
         sys.exit(2 if isinstance(e, UsageError) else 1)
     except OSError as e:  # no space, no permission
         if e.errno is None:  # of a library, not of the operating system
             raise
-        print(f"{os.path.basename(sys.argv[0])}: error: {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        _say(f"{os.path.basename(sys.argv[0])}: error: {e.filename or 'a file'}: {e.strerror}")
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\nstopped; the same command resumes from the last checkpoint", file=sys.stderr)
+        _say("\nstopped; the same command resumes from the last checkpoint")
         sys.exit(130)
+
+
+def _say(message):
+    tqdm.write(message, file=sys.stderr)  # above the progress bars that are on the screen

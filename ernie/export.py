@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 from ernie_predictor.machine import usable_cores
 from ernie_predictor.runtimes import open_onnx
-from paddlenlp.utils.log import logger
 
+from ernie import console
 from ernie.errors import UserError
 from ernie.files import new_folder, work_folder, write_json
 from ernie.onnx_graph import write_onnx
@@ -40,14 +40,14 @@ def export_model(task, model, tokenizer, folder, metrics):
         UserError: the ONNX model's logits are not Paddle's; nothing is written.
     """
     with new_folder(folder) as part:
-        write_model_folder(task, model, tokenizer, part)
+        error = write_model_folder(task, model, tokenizer, part)
         write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
-    sizes = {name: os.path.getsize(os.path.join(folder, name)) / 2**20 for name in ("model.pdiparams", "model.onnx")}
-    logger.info(f"exported {folder}: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
+    size = os.path.getsize(os.path.join(folder, "model.onnx")) / 2**20
+    console.row("exported", f"{folder}: model.onnx {size:.1f} MB; logits differ from Paddle's by at most {error:.1e}")
 
 
 def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):
-    """Writes everything except metrics.json; see `export_model`."""
+    """Writes everything except metrics.json, and returns `onnx_error`; see `export_model`."""
     save_static_model(model, folder, input_dtype)
     write_onnx(folder, task.outputs, first_token_only=task is SEQ_CLS)
     error = onnx_error(model, os.path.join(folder, "model.onnx"))
@@ -56,8 +56,8 @@ def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):
             f"the ONNX model's logits differ from Paddle's by {error:.2e} (allowed: {TOLERANCE:g}); nothing was "
             "exported. This is a fault of the conversion: please report it with the model's config.json"
         )
-    logger.info(f"ONNX Runtime's logits differ from Paddle's by at most {error:.1e}")
     save_config_and_tokenizer(model, tokenizer, folder)
+    return error
 
 
 def save_config_and_tokenizer(model, tokenizer, folder):

@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 from ernie_predictor.answers import entity_spans, find_words, tags_of_spans
 from ernie_predictor.tasks import join_tokens
-from paddlenlp.utils.log import logger
-from tqdm import tqdm
 
+from ernie import console
+from ernie.console import logger
 from ernie.data import check_kinds, label_ids
 from ernie.errors import UserError
 from ernie.files import content_hash, features_hash
@@ -60,7 +60,7 @@ class Split:
         for index, *arrays in zip(self.order, *outputs):
             logits[index] = tuple(arrays)
         answers, logits = [], iter(logits)
-        pairs = tqdm(self.pairs, desc="Reading answers", disable=len(self.pairs) < 2000)
+        pairs = console.progress(self.pairs, desc="reading answers", disable=len(self.pairs) < 2000 or None)
         for pair, note in zip(pairs, self.notes):
             answers += self.processor.read([pair], [note], logits)
         return answers
@@ -77,7 +77,7 @@ class Split:
 def tokenize(processor, pairs):
     """Tokenizes many texts with a progress bar; (features, notes) as `processor.tokenize` returns them."""
     features, notes = [], []
-    with tqdm(total=len(pairs), desc="Tokenizing", disable=len(pairs) < 2000) as bar:
+    with console.progress(total=len(pairs), desc="tokenizing", disable=len(pairs) < 2000 or None) as bar:
         for begin in range(0, len(pairs), 1024):
             chunk = pairs[begin : begin + 1024]
             more_features, more_notes = processor.tokenize(chunk)
@@ -131,9 +131,10 @@ def token_cls_features(processor, examples, labels=None):
     split = Split(processor, examples, pairs, labels)
     long = sum(len(windows) > 1 for _, windows in split.notes)
     if long:
-        logger.info(
-            f"{long:,} of {len(examples):,} sentences are longer than --max_seq_length {processor.max_seq_length} and "
-            "are read in overlapping windows"
+        console.row(
+            "windows",
+            f"{long:,} of {len(examples):,} sentences are longer than --max_seq_length {processor.max_seq_length}: "
+            "read in overlapping windows",
         )
     if labels is not None:
         check_kinds(examples, labels)

@@ -1,7 +1,9 @@
 """Models and tokenizers, from the hub or from a local folder."""
 
+import contextlib
 import json
 import os
+import re
 
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
@@ -10,7 +12,9 @@ from ernie_predictor.tasks import PARAMS_NAMES
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
+from paddlenlp.utils.log import logger as paddlenlp_logger
 
+from ernie import console
 from ernie.errors import UsageError, UserError
 
 
@@ -23,9 +27,32 @@ def local_folder(name):
         return os.path.abspath(name)
     if os.path.exists(name):
         raise UserError(f"--model_name_or_path {name} is a file; expected a model folder or a name of the hub")
-    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+    parent = name.partition("/")[0]
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or os.path.isdir(parent):
         raise UserError(f"--model_name_or_path {name}: no such folder")
     return None
+
+
+def check_model(model_args, data_args):
+    """Checks the model's folder, or the hub, before anything else is downloaded.
+
+    Raises:
+        UserError: a folder without its parts, or a hub that can't be reached.
+    """
+    name = model_args.model_name_or_path
+    folder = local_folder(name)
+    if folder is None:
+        load_tokenizer(name, data_args)
+        return
+    read_model_config(name)
+    if not _has_weights(folder):
+        parent = os.path.dirname(folder)
+        near = f"; did you mean {os.path.dirname(os.path.normpath(name))}?" if _has_weights(parent) else ""
+        raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams){near}")
+
+
+def _has_weights(folder):
+    return any(name.endswith((".pdparams", ".safetensors")) for name in os.listdir(folder))
 
 
 def read_model_config(name):
@@ -51,26 +78,39 @@ def read_labels(name):
     return model_labels.read_labels(read_model_config(name), os.path.join(name, "config.json"))
 
 
+def load_tokenizer(name, data_args):
+    """PaddleNLP's tokenizer of a folder or of the hub.
+
+    Raises:
+        UserError: it can't be had, or is not ERNIE's.
+    """
+    folder = local_folder(name)
+    try:
+        if folder is not None:
+            fast_tokenizers.load_vocab(os.path.join(folder, "vocab.txt"))  # its errors name the file
+            tokenizer = PaddleNLPTokenizer.from_pretrained(folder)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    except UserError:
+        raise
+    except Exception as e:
+        message = _cannot_load("tokenizer", name, folder, e)
+        if folder is None and data_args.data_dir is None:
+            data = data_args.dataset
+            message += f". The data set would be downloaded, too: put its files into DIR/{data}/ and add --data_dir DIR"
+        raise UserError(message) from e
+    if not isinstance(tokenizer, PaddleNLPTokenizer):
+        raise UserError(f"--model_name_or_path {name} has a {type(tokenizer).__name__}; expected an ERNIE model")
+    return tokenizer
+
+
 def load_processor(task, model_args, data_args, labels):
     """What turns texts into features and logits into answers: the predictor's own, with PaddleNLP's ids.
 
     Returns:
         (PaddleNLP's tokenizer, which saves itself beside a model; a task of ernie_predictor/tasks.py).
     """
-    name = model_args.model_name_or_path
-    folder = local_folder(name)
-    try:
-        if folder is not None:
-            fast_tokenizers.load_vocab(os.path.join(folder, "vocab.txt"))  # its errors name the file
-            pretrained = PaddleNLPTokenizer.from_pretrained(folder)
-        else:
-            pretrained = AutoTokenizer.from_pretrained(name)
-    except UserError:
-        raise
-    except Exception as e:
-        raise UserError(_cannot_load("tokenizer", name, folder, e)) from e
-    if not isinstance(pretrained, PaddleNLPTokenizer):
-        raise UserError(f"--model_name_or_path {name} has a {type(pretrained).__name__}; expected an ERNIE model")
+    pretrained = load_tokenizer(model_args.model_name_or_path, data_args)
     pretrained.model_max_length = data_args.max_seq_length
     pretrained.init_kwargs["model_max_length"] = data_args.max_seq_length
     pretrained.init_kwargs.pop("special_tokens_map_file", None)  # a path of this machine, which would be saved
@@ -122,12 +162,11 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
                 + (f" with the labels {', '.join(found[:8])}" if found else "")
                 + f". Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
             )
-    if folder is not None and not any(f.endswith((".pdparams", ".safetensors")) for f in os.listdir(folder)):
-        raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams)")
     auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     arguments = {"num_labels": len(labels)} if labels else {}
     try:
-        model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
+        with contextlib.nullcontext() if fine_tuned else _new_head_expected():
+            model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
     except Exception as e:
         raise UserError(_cannot_load("model", name, folder, e)) from e
     if labels:
@@ -145,11 +184,39 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     longest = model.config.max_position_embeddings
     if data_args.max_seq_length > longest:
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")
+    layers, width = model.config.num_hidden_layers, model.config.hidden_size
+    weights = sum(int(p.size) for p in model.parameters()) / 1e6
+    console.row(
+        "model",
+        f"{name}: {layers} layers, {width} wide, {weights:.3g} million weights"
+        + (f"; {len(labels)} labels" if labels else ""),
+    )
     return model
 
 
+@contextlib.contextmanager
+def _new_head_expected():
+    """Drops PaddleNLP's warnings that a pretrained model lacks the task's head, and has one of pretraining.
+
+    Where weights of the encoder are missing, the warning stays.
+    """
+
+    def keep(record):
+        text = record.getMessage()
+        missing = re.findall(r"(?:'|^- )([\w.]+)(?:'|: found shape)", text, re.MULTILINE)
+        head_alone = missing and all(key.startswith("classifier.") for key in missing)
+        return not ("newly initialized" in text and head_alone) and "were not used when" not in text
+
+    paddlenlp_logger.logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        paddlenlp_logger.logger.removeFilter(keep)
+
+
 def _cannot_load(what, name, folder, error):
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Its first sentence; PaddleNLP goes on for 600 characters.
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
     if folder is None:
         return (
             f"--model_name_or_path {name}: no folder of that name, and the hub gave no {what} ({reason}). "

@@ -12,8 +12,13 @@ import numpy as np
 import paddle
 from paddle.static import quantization
 from paddle.static.quantization import post_training_quantization as paddle_ptq
+from paddle.static.quantization import quantization_pass
+from tqdm import tqdm
 
 from ernie.static_model import input_spec, static_mode
+
+# In place of Paddle's bars, seven a model, some of which never end.
+_no_bar = functools.partial(tqdm, disable=True)
 
 
 def post_training_quantization(source, target, batches, algo, args, onnx_format=True, rounding=None):
@@ -82,12 +87,14 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             return iter(batches)
 
     fixed = {
+        "tqdm": _no_bar,
         "AddQuantDequantForInferencePass": NoObservers,
         "QuantWeightPass": functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction),
     }
     with (
         static_mode() as executor,
         _replaced(paddle_ptq, **fixed),
+        _replaced(quantization_pass, tqdm=_no_bar),
         _quiet_loggers("paddle.static"),
     ):
         calibration = MatMulCalibration(
@@ -158,7 +165,7 @@ def save_qat_model(quantizer, model, target, input_dtype="int64", onnx_format=Tr
         if isinstance(layer, QuantizedLinear):
             layer._act_preprocess = layer._weight_preprocess = None
     quantizer.imperative_qat._quantize_outputs._onnx_format = onnx_format
-    with _quiet_loggers("paddle.static"):
+    with _quiet_loggers("paddle.static"), _replaced(quantization_pass, tqdm=_no_bar):
         quantizer.imperative_qat.save_quantized_model(model, target, input_spec=input_spec(input_dtype))
     with contextlib.suppress(FileNotFoundError):
         os.remove(f"{target}.pdiparams.info")

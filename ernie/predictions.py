@@ -7,8 +7,9 @@ import os
 
 from ernie_predictor.answers import tags_of_spans
 from ernie_predictor.tasks import join_tokens
-from paddlenlp.utils.log import logger
 
+from ernie import console
+from ernie.console import logger
 from ernie.files import write_json, write_text
 from ernie.tasks import DATA_SETS, QA, SEQ_CLS
 
@@ -43,7 +44,7 @@ def write_predictions(task, data_args, folder, split, answers):
             )
         text = "".join(_tagged_line(e["tokens"], row, labels) for e, row in zip(split.examples, spans))
     write_text(path, text)
-    logger.info(f"{len(results):,} predictions in {folder}/test_results.json and {path}")
+    console.row("predicted", f"{len(results):,} answers: {folder}/test_results.json, {os.path.basename(path)}")
 
 
 def result_of(task, example, pair, answer):

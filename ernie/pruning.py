@@ -14,9 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddlenlp.trainer import Trainer
-from paddlenlp.utils.log import logger
-from tqdm import tqdm
 
+from ernie import console
 from ernie.argument_checks import width_name
 from ernie.files import new_folder, read_metrics, write_json
 from ernie.training import ErnieTrainer
@@ -55,7 +54,7 @@ def importance(model, batches, compute_loss):
     heads = [np.zeros(layer.self_attn.num_heads) for layer in layers]
     neurons = [np.zeros(layer.linear1.weight.shape[1]) for layer in layers]
     model.eval()  # without dropout
-    for batch in tqdm(batches, desc="Importance of heads and neurons"):
+    for batch in console.progress(batches, desc="importance of heads and neurons"):
         compute_loss(model, batch).backward()
         for layer, head, neuron in zip(layers, heads, neurons):
             rows = _weight_times_gradient(layer.self_attn.out_proj.weight).sum(axis=1)
@@ -203,6 +202,8 @@ def narrow(model, width_mult):
 class PruningTrainer(ErnieTrainer):
     """Trains a `Supernet`; keeps the best weights of each width by dev score."""
 
+    name = "pruning"
+
     def compute_loss(self, model, inputs, return_outputs=False):
         outputs = model(**inputs)
         return outputs if not return_outputs else (outputs[0], outputs)
@@ -220,9 +221,6 @@ class PruningTrainer(ErnieTrainer):
             metrics.update({f"{key}_{width_name(width_mult)}": value for key, value in found.items()})
             score = found[f"eval_{self.task.score}"]
             best = read_metrics(self.best_folder(width_mult))
-            logger.info(
-                f"{width_name(width_mult)}: {self.task.score} {100 * score:.2f} at step {self.state.global_step}"
-            )
             if self.args.should_save and (best is None or score > best["score"]):
                 with new_folder(self.best_folder(width_mult)) as folder:
                     paddle.save(supernet.student.state_dict(), os.path.join(folder, "model_state.pdparams"))
@@ -238,5 +236,4 @@ class PruningTrainer(ErnieTrainer):
         """Makes a model the best narrow one of a width."""
         folder = self.best_folder(width_mult)
         model.set_state_dict(paddle.load(os.path.join(folder, "model_state.pdparams")))
-        logger.info(f"{width_name(width_mult)}: the best weights are of step {read_metrics(folder)['step']}")
         return narrow(model, width_mult)

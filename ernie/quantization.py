@@ -89,6 +89,8 @@ def write_calibrated(source, folder, batches, algo, args):
 class QuantizationAwareTrainer(ErnieTrainer):
     """Trains a model with fake quantization before its linear layers; the arguments after the first are a trainer's."""
 
+    name = "qat"
+
     def __init__(self, compression_args, task, model, *args, **kwargs):
         # Takes the trained weights in the end: a model without fake quantization.
         self.float_model = copy.deepcopy(model)

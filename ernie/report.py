@@ -7,10 +7,11 @@ import time
 
 from ernie_predictor.machine import processor, usable_cores
 from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
-from paddlenlp.utils.log import logger
-from tqdm import tqdm
 
+from ernie import console
+from ernie.console import logger
 from ernie.files import new_folder, read_metrics, write_json, write_text
+from ernie.tasks import BASELINES
 
 ENGINE_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 ROUNDS = 7
@@ -38,7 +39,7 @@ def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
     for engine in engines:
         models = {original: open_onnx(os.path.join(folders[original], "model.onnx"), engine, usable_cores())}
         original_times = ([], [])
-        for name in tqdm(others or [original], desc=f"Timing, {engine}"):
+        for name in console.progress(others or [original], desc=f"timing, {engine}"):
             models[name] = models.get(name) or open_onnx(
                 os.path.join(folders[name], "model.onnx"), engine, usable_cores()
             )
@@ -83,17 +84,21 @@ def _speed(times, original_times):
     }
 
 
-def write_report(output_dir, dataset, score_name, names, dev_set):
+def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_drop):
     """Times every variant and the original, and writes compression_report.json and .md.
 
     Args:
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
+        baseline: {name: score} of a trivial answer.
+        max_drop: see `choose_best`.
 
     Returns:
         The rows of compression_report.json.
     """
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
+    timed = f"times {len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}"
+    console.row("report", f"{output_dir}/compression_report.md and .json: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
     metrics = {name: read_metrics(folder) for name, folder in folders.items()}
     original = metrics[names[0]][score_name]
@@ -118,13 +123,14 @@ def write_report(output_dir, dataset, score_name, names, dev_set):
         "machine": f"{processor()}, {usable_cores()} cores",
         "versions": onnxruntime_version(),
         "engines": engines,
+        "baseline": baseline,
+        "advice": advice(rows, baseline, max_drop),
         "variants": rows,
     }
     write_json(os.path.join(output_dir, "compression_report.json"), report)
     text = report_table(report)
     write_text(os.path.join(output_dir, "compression_report.md"), text)
     print("\n" + text, flush=True)
-    logger.info(f"the report is in {output_dir}/compression_report.md and .json")
     return rows
 
 
@@ -136,6 +142,10 @@ def report_table(report):
         f"{report['versions']}. Latency is the median over single texts, throughput that of batches of 32, "
         "both on texts of the dev set from the shortest to the longest, without tokenizing. In brackets: times as fast "
         "as the first row, measured in turns with it.",
+        "",
+        f"{report['advice']} Baseline: "
+        + ", ".join(f"{BASELINES[name]}, {100 * score:.2f}" for name, score in report["baseline"].items())
+        + ".",
     ]
     for engine in report["engines"]:
         lines += [
@@ -155,25 +165,51 @@ def report_table(report):
     return "\n".join(lines) + "\n"
 
 
+def choose_best(rows, max_drop):
+    """The row of the fastest variant that lost at most `max_drop` points; None where all lost more."""
+    good = [row for row in rows[1:] if row["change"] >= -max_drop - 1e-9]
+    return max(good, key=lambda row: row["speed"][row["fastest_engine"]]["texts_per_second"], default=None)
+
+
+def advice(rows, baseline, max_drop):
+    """Which variant to take, in a sentence."""
+    row = choose_best(rows, max_drop)
+    if rows[0]["score"] <= max(baseline.values()):
+        return "The original scores no better than the baseline, so there is nothing to compare: train it first."
+    if row is None:
+        closest = max(rows[1:], key=lambda row: row["change"])
+        return (
+            f"Take {rows[0]['variant']}: every variant lost more than {max_drop:g} points; {closest['variant']} is "
+            f"closest ({closest['change']:+.2f})."
+        )
+    engine = row["fastest_engine"]
+    return (
+        f"Take {row['variant']}: {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast with "
+        f"{ENGINE_NAMES[engine]}; it is copied to best/."
+    )
+
+
 def pick_best(output_dir, rows, max_drop):
-    """Copies the fastest variant that lost no more than `max_drop` points to `<output_dir>/best`.
+    """Copies the row of `choose_best` to `<output_dir>/best`.
 
     Returns:
         The variant's name, or None where none qualifies: the log names the closest, and an older best is removed.
     """
     best = os.path.join(output_dir, "best")
-    variants = rows[1:]
-    good = [row for row in variants if row["change"] >= -max_drop - 1e-9]
-    if not good:
-        if (read_metrics(best) or {}).get("variant"):  # one of these copies
+    ours = (read_metrics(best) or {}).get("variant")  # one of these copies
+    row = choose_best(rows, max_drop)
+    if row is None:
+        if ours:
             shutil.rmtree(best, ignore_errors=True)
-        closest = max(variants, key=lambda row: row["change"])
+        closest = max(rows[1:], key=lambda row: row["change"])
         logger.warning(
             f"no variant is within {max_drop:g} points of the original; the closest is {closest['variant']} "
             f"({closest['change']:+.2f}). There is no {best}"
         )
         return None
-    row = max(good, key=lambda row: row["speed"][row["fastest_engine"]]["texts_per_second"])
+    if os.path.exists(best) and not ours:
+        logger.warning(f"{best} was not made by compression and stays as it is; the best variant is {row['variant']}")
+        return row["variant"]
     engine = row["fastest_engine"]
     source = os.path.join(output_dir, row["variant"])
     with new_folder(best) as folder:
@@ -183,8 +219,9 @@ def pick_best(output_dir, rows, max_drop):
             if os.path.isfile(path) and (name == "model.onnx" or not name.startswith("model.") or "-" not in name):
                 shutil.copy2(path, folder)
         write_json(os.path.join(folder, "metrics.json"), {**read_metrics(source), "variant": row["variant"]})
-    logger.info(
+    console.row(
+        "best",
         f"{best}: {row['variant']}, {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast "
-        f"({ENGINE_NAMES[engine]})"
+        f"({ENGINE_NAMES[engine]})",
     )
     return row["variant"]

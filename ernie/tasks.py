@@ -39,6 +39,13 @@ TOKEN_CLS = Task(
 QA = Task("qa", "QuestionAnswering", "run_qa.py", "exact_match", ("exact_match", "f1"), ("start_logits", "end_logits"))
 TASKS = {task.name: task for task in (SEQ_CLS, TOKEN_CLS, QA)}
 
+# The trivial baselines that metrics.json puts beside a score.
+BASELINES = {
+    "majority_class": "always the commonest label",
+    "f1_of_all_O": "no entity anywhere",
+    "question_blind": "the best that ignores the question",
+}
+
 
 @dataclass(frozen=True)
 class DataSet:

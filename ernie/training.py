@@ -10,15 +10,17 @@ import shutil
 import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
-from paddlenlp.trainer.trainer_callback import TrainerState
+from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
-from paddlenlp.utils.log import logger
 
+from ernie import console
+from ernie.console import logger
+from ernie.data import source_file
 from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
 from ernie.features import Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
-from ernie.tasks import TOKEN_CLS
+from ernie.tasks import BASELINES, TOKEN_CLS
 
 VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
@@ -42,7 +44,7 @@ def check_training(task, args, train, labels):
     """
     if not args.do_train:
         return
-    path = re.split(r" (?:line |data\[)", train.examples[0]["where"])[0]
+    path = source_file(train.examples)
     if len(labels) == 1:
         found = "has no entity" if task is TOKEN_CLS else f"has one class, {labels[0]!r}"
         raise UserError(f"{path} {found}: there is nothing to learn; expected two classes or more")
@@ -130,18 +132,19 @@ class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
 
 
 class AtTheEnd(TrainerCallback):
-    """Scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone, which a
-    small data set never reaches."""
+    """Logs, scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone,
+    which a small data set never reaches."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
+            control.should_log = True
             control.should_evaluate = args.evaluation_strategy.value != "no"
             control.should_save = args.save_strategy.value != "no"
         return control
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = False
+            control.should_log = control.should_evaluate = control.should_save = False
         return control
 
 
@@ -181,6 +184,8 @@ class ErnieTrainer(Trainer):
         compute_metrics: a function of an EvalPrediction over `dev.sorted_features` that returns {score: share of 1}.
     """
 
+    name = "training"  # on the console
+
     def __init__(
         self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics, **kwargs
     ):
@@ -198,6 +203,9 @@ class ErnieTrainer(Trainer):
         self.train_split, self.dev_split = train, dev
         self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
+        for callback in (ProgressCallback, PrinterCallback):
+            self.pop_callback(callback)
+        self.add_callback(console.TrainingRows(self.name, task.score))
         self.add_callback(AtTheEnd)
         self.add_callback(ForeignCheckpoints)
         self.add_callback(Divergence)
@@ -208,11 +216,11 @@ class ErnieTrainer(Trainer):
         self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
         checkpoint = find_checkpoint(self.args, self.identity)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
-        self.log_metrics("train", metrics)
         if self.args.should_save:
             for name in ("train_results.json", "all_results.json"):
                 write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
             save_model(self.model, self.tokenizer, self.args.output_dir)
+            console.row("saved", f"{self.args.output_dir}: weights, tokenizer, settings.json")
 
     def score(self, baseline):
         """Scores the model on the dev set and writes metrics.json; returns what it holds.
@@ -223,7 +231,11 @@ class ErnieTrainer(Trainer):
         metrics = self.evaluate_final()
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
         scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
-        self.log_metrics("eval", metrics)
+        found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
+        trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
+        best = self.state.best_model_checkpoint
+        where = f"step {_step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
+        console.row("best" if where else "dev", f"{where}{found} ({trivial})")
         if self.args.should_save:
             write_json(os.path.join(self.args.output_dir, "metrics.json"), scores)
         return scores
@@ -403,7 +415,7 @@ def find_checkpoint(training_args, identity):
             )
         if changed:
             contents = ", ".join(CONTENTS.get(key, key) for key in changed)
-            logger.info(f"{checkpoint} is of a finished training; since then changed: {contents}. Training again")
+            console.row("again", f"{checkpoint} is of a finished training; since then changed: {contents}")
             useless += complete
             checkpoint = None
     if checkpoint:
@@ -414,7 +426,7 @@ def find_checkpoint(training_args, identity):
         for path in useless:
             shutil.rmtree(path)
     if checkpoint:
-        logger.info(f"resuming from {checkpoint}; --overwrite_output_dir starts again")
+        console.row("resuming", f"from {checkpoint}; --overwrite_output_dir starts again")
     return checkpoint
 
 
@@ -427,7 +439,7 @@ def _checked_checkpoint(checkpoint, identity):
         changed = [CONTENTS[key] for key in ("training_data", "labels") if before.get(key) != identity[key]]
         if changed:
             raise UserError(f"{checkpoint} can't be resumed: since then {' and '.join(changed)} changed")
-    logger.info(f"resuming from {checkpoint}")
+    console.row("resuming", f"from {checkpoint}")
     return checkpoint
 
 

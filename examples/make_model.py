@@ -1,7 +1,7 @@
 """Makes an ERNIE model folder with random weights, to be trained from scratch.
 
-python examples/make_model.py                                     the sample model: 2 layers, examples/model/vocab.txt
-python examples/make_model.py --arch nano --vocab_file vocab.txt --output_dir nano    an ERNIE 3.0 architecture
+python examples/make_model.py                                        the sample model: 2 layers, 128 wide
+python examples/make_model.py --arch nano --output_dir models/nano   an ERNIE 3.0 architecture
 
 Such a model has seen no text: it shows that a task can be learnt, how fast it runs and what it weighs, not how
 well ERNIE 3.0 does. Pretrained weights come from the hub by name (ernie-3.0-nano-zh).
@@ -16,9 +16,11 @@ import workarounds  # noqa: F401  before Paddle
 import argparse
 
 import paddle
+from ernie_predictor.commandline import HelpFormatter, existing_file
 from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
 
 HERE = Path(__file__).resolve().parent
+VOCAB = str(HERE / "model" / "vocab.txt")
 
 # Layers, width, heads, inner width: ERNIE 3.0's published sizes, and the sample's.
 ARCHITECTURES = {
@@ -60,11 +62,12 @@ def make_model(arch, vocab_file, output_dir, seed=0):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHITECTURES, default="sample")
-    parser.add_argument("--vocab_file", type=Path, default=HERE / "model" / "vocab.txt")
-    parser.add_argument("--output_dir", type=Path, default=HERE / "model")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--arch", choices=ARCHITECTURES, default="sample", help="sizes of the model")
+    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary, an entry per line")
+    add("--output_dir", metavar="DIR", type=Path, default=HERE / "model", help="for the model")
+    add("--seed", metavar="N", type=int, default=0, help="of the weights")
     args = parser.parse_args()
     model = make_model(args.arch, args.vocab_file, args.output_dir, args.seed)
     count = sum(p.size for p in model.parameters())

@@ -1,7 +1,7 @@
 """Precedence of arguments, and what the YAML file may hold."""
 
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT
 from ernie_predictor.commandline import new_parser
 from paddlenlp.trainer import TrainingArguments
 
@@ -129,7 +129,7 @@ def test_folders_and_evaluation(tmp_path):
     ],
 )
 def test_wrong_arguments(tmp_path, more, says):
-    with pytest.raises(UsageError, match="") as error:
+    with pytest.raises(UsageError) as error:
         parse(tmp_path, *more)
     assert says in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
@@ -194,15 +194,6 @@ def test_blocks_that_are_never_read_are_named(tmp_path, caplog):
     parse(tmp_path, "--data_dir", tmp_path / "data", config=config)
     assert "the block SequenceClassification: moods; did you mean mood?" in caplog.text
     assert caplog.text.count("no data set is called") == 1
-
-
-@pytest.mark.parametrize("script", ["run_seq_cls", "run_token_cls", "run_qa"])
-@pytest.mark.parametrize("prefix", ["run_", "compress_"])
-def test_help_is_printed(script, prefix, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        call(script.replace("run_", prefix), "--help")
-    assert stopped.value.code == 0
-    assert "--max_seq_length" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------- abbreviations

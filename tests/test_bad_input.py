@@ -108,7 +108,7 @@ def test_a_training_of_nothing_is_refused_before_the_model_is_loaded(case, tmp_p
     data = tmp_path / "data" if files else SAMPLE_DATA
     arguments = arguments_for(dataset, tiny_model, tmp_path / "out", "--do_train", *more, data_dir=data)
     expect(capsys, status, says, script, *arguments)
-    assert "model_state.pdparams" not in caplog.text
+    assert "million weights" not in caplog.text
 
 
 def test_compression_of_fewer_rows_than_a_batch(tmp_path, tiny_fine_tuned, capsys):
@@ -161,7 +161,9 @@ def test_missing_arguments():
     """As a process of its own, so that its whole output is seen."""
     done = subprocess.run([sys.executable, "run_qa.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "the following arguments are required: --model_name_or_path, --dataset, --output_dir" in done.stderr
+    assert "the following arguments are required: --model_name_or_path, --dataset, --output_dir, as in" in done.stderr
+    assert "python run_qa.py --model_name_or_path ernie-3.0-medium-zh --dataset cmrc2018" in done.stderr
+    assert len(done.stderr.splitlines()) == 4
     assert "Traceback" not in done.stderr and "usage:" not in done.stderr
 
 
@@ -202,8 +204,22 @@ def test_a_vocabulary_of_another_model(tmp_path, tiny_model, capsys):
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):
-    for name, says in ((tmp_path / "none", "no such folder"), (SAMPLE_DATA / "tnews/dev.json", "is a file")):
+    for name, says in (
+        (tmp_path / "none", "no such folder"),
+        ("examples/none", "no such folder"),  # a name of the hub may have a slash, but examples/ is here
+        (SAMPLE_DATA / "tnews/dev.json", "is a file"),
+    ):
         expect(capsys, 1, [says], "run_seq_cls", *arguments_for("tnews", name, tmp_path, "--do_train"))
+    arguments = ["--model_name_or_path", tmp_path / "none", "--dataset", "tnews"]
+    expect(capsys, 1, [f"{tmp_path / 'none'}: no such folder"], "compress_seq_cls", *arguments)
+    # The model first: nothing is downloaded for one that is not there.
+    expect(capsys, 1, ["no such folder"], "run_seq_cls", *arguments, "--output_dir", tmp_path, "--do_train")
+
+
+def test_the_exported_folder_is_no_model_to_train(tmp_path, exported, capsys):
+    folder = exported("tnews")[0]
+    arguments = arguments_for("tnews", folder, tmp_path, "--do_predict")
+    expect(capsys, 1, [f"{folder} has no weights", f"did you mean {folder.parent}?"], "run_seq_cls", *arguments)
 
 
 def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
@@ -211,7 +227,7 @@ def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
     expect(capsys, 1, ["was not fine-tuned for tnews", "Fine-tune it first"], "run_seq_cls", *arguments)
 
 
-def test_no_network_for_a_hub_name(tmp_path, monkeypatch, capsys):
+def test_no_network_for_a_hub_name(tmp_path, monkeypatch, tiny_model, capsys):
     """Every connection is refused: the name of a model and of a data set each give one message."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -219,8 +235,11 @@ def test_no_network_for_a_hub_name(tmp_path, monkeypatch, capsys):
     arguments = arguments_for("tnews", "ernie-3.0-unheard-of-zh", tmp_path, "--do_train")
     expect(capsys, 1, ["ernie-3.0-unheard-of-zh", "the hub gave no tokenizer"], "run_seq_cls", *arguments)
     monkeypatch.setattr("paddlenlp.datasets.clue.DATA_HOME", str(tmp_path))
-    arguments = ["--model_name_or_path", "x", "--dataset", "afqmc", "--output_dir", tmp_path, "--do_train"]
-    expect(capsys, 1, ["afqmc could not be downloaded", "--data_dir DIR"], "run_seq_cls", *arguments)
+    more = ["--dataset", "afqmc", "--output_dir", tmp_path, "--do_train"]
+    says = ["--model_name_or_path x", "hub gave no tokenizer", "DIR/afqmc/", "--data_dir DIR"]  # both, at once
+    expect(capsys, 1, says, "run_seq_cls", "--model_name_or_path", "x", *more)
+    says = ["afqmc could not be downloaded", "--data_dir DIR"]
+    expect(capsys, 1, says, "run_seq_cls", "--model_name_or_path", tiny_model, *more)
 
 
 def test_output_that_can_not_be_written(tmp_path, tiny_model, capsys):

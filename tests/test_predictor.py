@@ -343,8 +343,8 @@ def test_a_compressed_folder_answers_in_int8(exported, quantized):
     for backend in BACKENDS:
         found = logits_of(ErniePredictor(model, backend=backend, precision_mode="int8"), inputs)
         assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
-    with pytest.raises(PredictorError, match="is an INT8 model: add --precision_mode int8"):
-        ErniePredictor(model)
+    with pytest.raises(PredictorError, match="is an INT8 model: leave --precision_mode out"):
+        ErniePredictor(model, precision_mode="fp32")
 
 
 # -------------------------------------------------------------------------------------- the command line
@@ -411,6 +411,25 @@ def test_examples_and_benchmark(dataset, exported):
     assert len(lines) == 2 and all(" -> " in line for line in lines)
     output = infer("--model_path", folder, "--benchmark", "--batch_size", 4).stdout.decode()
     assert "QPS: " in output and output.count("p50 ") == output.count("p99 ") == 2
+    few = "\n".join(["北京"] * 99).encode()
+    if dataset != "cmrc2018":
+        fails(infer("--model_path", folder, "--benchmark", "--input", "-", text=few), 1, "holds 99 texts; 100 or more")
+
+
+def test_the_precision_is_the_folders(exported, quantized):
+    folder, inputs, _ = exported("tnews")
+    assert ErniePredictor(folder).model.precision_mode == "fp32"
+    int8 = ErniePredictor(quantized)
+    assert int8.model.precision_mode == "int8" and int8.model.path == str(quantized / "model.onnx")
+    assert int8.predict(inputs[:5]) == ErniePredictor(quantized, precision_mode="int8").predict(inputs[:5])
+    assert ErniePredictor(quantized, backend="paddle").model.path == str(quantized / "int8.pdmodel")
+    assert infer("--model_path", quantized).returncode == 0
+    fails(infer("--model_path", quantized, "--precision_mode", "fp32"), 1, "leave --precision_mode out")
+
+
+def test_the_folder_above_the_exported_one(exported):
+    folder = exported("tnews")[0]
+    fails(infer("--model_path", folder.parent), 1, f"{folder.parent} holds no exported model; did you mean {folder}?")
 
 
 BROKEN = b"".join(

@@ -228,7 +228,7 @@ def test_what_does_not_go_together(options, error, says, exported):
 
 @pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
 def test_an_int8_folder_is_no_float_model(precision_mode, quantized):
-    with pytest.raises(PredictorError, match="is an INT8 model: add --precision_mode int8"):
+    with pytest.raises(PredictorError, match="is an INT8 model: leave --precision_mode out"):
         ErniePredictor(quantized, device="gpu", precision_mode=precision_mode)
 
 

@@ -207,7 +207,7 @@ def test_retries_wait_as_the_server_asks():
     assert len(came) == 5 and all(body == {"data": {"text": ["球"]}, "parameters": {"max_seq_len": 8}}
                                   for _, _, body in came)  # fmt: skip
     assert all(headers["Authorization"] == "Bearer secret" for _, headers, _ in came)
-    assert 1 <= came[1][0] - came[0][0] < 3 and came[4][0] - came[3][0] < 1
+    assert came[1][0] - came[0][0] >= 1 and came[4][0] - came[3][0] < 2  # left to itself, it would wait for 2 s
     lines = err.splitlines()
     for part in ("answered 429: the queue is full; trying again", "the connection was lost", "answered 503: the model"):
         assert sum(part in line for line in lines) == 1
@@ -238,7 +238,7 @@ def test_retries_have_an_end():
 )
 def test_what_is_not_tried_again(response, says):
     with listening(response) as (url, came):
-        refused([says], "tnews", url, "--text", "球", "--timeout", 0.5)
+        refused([says], "tnews", url, "--text", "球", "--timeout", 0.5 if callable(response) else 30)
     assert len(came) == 1
 
 

@@ -155,7 +155,7 @@ def test_the_batch_size_that_trains(tmp_path, tiny_model, caplog):
     def trained_with(*more):
         caplog.clear()
         call("run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, "--do_train", "--max_steps", 1, *more))
-        return int(re.search(r"Instantaneous batch size per device = (\d+)", caplog.text)[1])
+        return int(re.search(r"steps of (\d+) inputs", caplog.text)[1])
 
     assert trained_with("--overwrite_output_dir") == 16  # the YAML file's
     assert trained_with("--per_device_train_batch_size", 7, "--overwrite_output_dir") == 7
@@ -184,7 +184,7 @@ def test_worker_processes_that_load_data_change_nothing(dataset, tmp_path, tiny_
 
 
 def test_evaluation_strategy_no_scores_once(tmp_path, tiny_model, caplog):
-    more = ["--do_train", "--do_eval", "--max_steps", 4, "--save_steps", 2, "--evaluation_strategy", "no"]
+    more = ["--do_train", "--do_eval", "--max_steps", 4, "--save_steps", 2, "--evaluation_strategy", "no", "--verbose"]
     call("run_seq_cls", *arguments_for("afqmc", tiny_model, tmp_path, *more))
     assert caplog.text.count("***** Running Evaluation *****") == 1
     assert read(tmp_path / "afqmc/metrics.json")["accuracy"] > 0
@@ -470,7 +470,7 @@ def test_two_processes_over_gloo(tmp_path, tiny_model):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     logs = "".join(p.read_text() for p in sorted((tmp_path / "log").glob("workerlog.*")))
     assert done.returncode == 0, logs[-3000:]
-    assert "Total train batch size (w. parallel, distributed & accumulation) = 32" in logs
+    assert "steps of 32 inputs" in logs
     call("run_seq_cls", *arguments_for("afqmc", tmp_path / "two/afqmc", tmp_path / "one", "--do_eval", "--do_predict"))
     for name in ("metrics.json", "test_results.json"):
         two, one = (read(tmp_path / number / "afqmc" / name) for number in ("two", "one"))

@@ -19,20 +19,18 @@ from ernie_predictor.cpu import BACKENDS, PRECISIONS
 
 def main():
     parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest that is installed")
+    add = parser.add_argument_group("CPU").add_argument
+    add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest one installed")
     add(
         "--precision_mode",
-        choices=PRECISIONS,
-        default="fp32",
-        help="fp32 (default); bf16: the FP32 model in bfloat16, where the processor has it; int8: the folder's INT8 "
-        "model, or else its FP32 one quantized",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="auto (default): what the folder holds; bf16: FP32 in bfloat16; int8: an FP32 model is quantized",
     )
     add(
         "--calibration",
         metavar="FILE",
-        help="typical texts, as --input takes them: some hundreds tell the scales of an FP32 model that becomes INT8, "
-        "which makes it faster",
+        help="some hundred typical texts, which make an FP32 model faster in INT8",
     )
     args = parse(parser)
     with open_input("--calibration", args.calibration) as texts:

@@ -21,13 +21,12 @@ from ernie_predictor.gpu import BACKENDS, DEVICES, PRECISIONS
 
 def main():
     parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--device", choices=DEVICES, default="gpu", help="gpu (default): NVIDIA; xpu: Kunlun, npu: Ascend, through "
-        "Paddle Inference")  # fmt: skip
-    add("--device_id", type=number, default=0, help="which of several, counted from 0 (default)")
-    add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest that is installed")
-    add("--precision_mode", choices=PRECISIONS, default="fp32", help="fp16: the folder's FP32 model in float16; int8: "
-        "the folder's INT8 model, with TensorRT (default: fp32)")  # fmt: skip
+    add = parser.add_argument_group("GPU").add_argument
+    add("--device", choices=DEVICES, default="gpu", help="gpu (default): NVIDIA; xpu: Kunlun; npu: Ascend")
+    add("--device_id", metavar="N", type=number, default=0, help="which of several")
+    add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest one installed")
+    add("--precision_mode", choices=("auto", *PRECISIONS), default="auto", help="auto (default): what the folder "
+        "holds; fp16: FP32 in float16; int8: with TensorRT")  # fmt: skip
     args = parse(parser)
     with contextlib.suppress(ImportError):
         import onnxruntime

@@ -205,6 +205,19 @@ def read_entities(logits, id2label, text, offsets):
     return entities
 
 
+def marked_up(text, entities):
+    """A text with its entities in brackets, for people: "[李明 PER]昨天去了[北京 LOC]。"
+
+    Args:
+        entities: of `read_entities`.
+    """
+    parts, end = [], 0
+    for entity in entities:
+        parts += [text[end : entity["start"]], f"[{text[entity['start'] : entity['end']]} {entity['label']}]"]
+        end = entity["end"]
+    return "".join(parts) + text[end:]
+
+
 def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50):
     """Reading comprehension: the likeliest spans of one context for one question.
 

@@ -10,53 +10,71 @@ import errno
 import json
 import os
 import re
+import shutil
 import statistics
 import sys
 import time
 
 from tqdm import tqdm
 
+from .answers import marked_up
 from .errors import PredictorError, UsageError
 from .predictor import ErniePredictor
 from .tasks import ARCHITECTURES
 from .tokenizer import TOKENIZERS
 
 EXAMPLES = {
-    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "国足今晚客场迎战日本队，主教练公布了首发名单"],
-    "token_cls": ["记者李小明昨天从北京来到上海大学采访。", "王芳在腾讯公司工作，家住深圳。"],
+    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "女排打破全国纪录，主教练赛后落泪"],
+    "token_cls": [
+        "校长宋婷说，宁岭市人民医院的学生已经超过292人。",
+        "宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。",
+    ],
     "qa": [
         ("张伟出生于哪一年？", "张伟，1968年出生于南京，毕业于清华大学，现在是一家公司的经理，最爱吃饺子。"),
         ("长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"),
     ],
 }
 LATENCY_TEXTS = 200  # texts of --benchmark that are answered one by one
+FEWEST_TEXTS = 100  # of --benchmark: the figures of fewer are noise
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds the default to each help text that says nothing of it, where there is something to say."""
+
+    def __init__(self, prog):
+        width = min(max(shutil.get_terminal_size().columns, 80), 110)
+        super().__init__(prog, max_help_position=27, width=width)
+
+    def _get_help_string(self, action):
+        text, default = action.help or "", action.default
+        if default in (None, "", False, -1) or action.nargs == 0 or "default" in text:
+            return text
+        if isinstance(default, list):
+            default = " ".join(map(str, default))
+        return f"{text} (default: {'on' if default is True else getattr(default, 'value', default)})".lstrip()
 
 
 def new_parser(description):
     """A parser with the flags that do not depend on what the model runs on."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usage = "%(prog)s --model_path DIR [--input FILE] [--output FILE] [...]"
+    parser = argparse.ArgumentParser(description=description, usage=usage, formatter_class=HelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
-    add = parser.add_argument
-    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add("--task_name", choices=ARCHITECTURES, help="the model's task; left out, told from its config.json")
-    add(
-        "--batch_size",
-        type=positive,
-        default=32,
-        help="texts that run at once (default: 32); 1 answers every line before it reads the next",
-    )
-    add("--max_seq_length", type=positive, help="tokens of a text at most; left out, as the model was trained")
-    add("--num_threads", type=positive, help="for model and tokenizer; left out, the cores this process may use")
-    add("--tokenizer", choices=TOKENIZERS, default=TOKENIZERS[0], help="tokenizers (Hugging Face, the default), or "
-        "fast_tokenizer where it is installed; the ids are the same")  # fmt: skip
-    add("--cache_dir", help="where files are kept that are made here once, to run or start faster; left out, beside "
-        "model.onnx, or in the user's cache where the folder is read-only")  # fmt: skip
-    add("--input", help="file, or - for standard input; left out, two built-in examples are answered")
-    add("--output", help="file, written when all lines are answered; left out, standard output")
-    add("--on_error", choices=("stop", "skip"), default="stop", help="a broken line ends the run (default), or is "
-        "reported and left out")  # fmt: skip
-    add("--benchmark", action="store_true", help="print speed instead of answers: texts a second in batches, and "
-        "latency of single texts")  # fmt: skip
+    add = parser.add_argument_group("Model").add_argument
+    add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
+    add("--task_name", choices=ARCHITECTURES, help="the model's task (default: told from its config.json)")
+    add("--max_seq_length", metavar="N", type=positive, help="at most N tokens per text (default: as in training)")
+    add("--tokenizer", choices=TOKENIZERS, default=TOKENIZERS[0], help="the ids are the same")
+    add = parser.add_argument_group("Texts and answers").add_argument
+    add("--input", metavar="FILE", help="- for standard input (default: two built-in examples)")
+    add("--output", metavar="FILE", help="written when all lines are answered (default: standard output)")
+    add("--on_error", choices=("stop", "skip"), default="stop", help="at a broken line stop, or report and skip it")
+    add = parser.add_argument_group("Speed").add_argument
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch; with 1 each line is answered "
+        "before the next is read")  # fmt: skip
+    add("--num_threads", metavar="N", type=positive, help="for model and tokenizer (default: the usable cores)")
+    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: --model_path, or the user's "
+        "cache where that is read-only)")  # fmt: skip
+    add("--benchmark", action="store_true", help="print speed instead of answers; takes 100 texts or more")
     return parser
 
 
@@ -96,14 +114,23 @@ def answer(args, **options):
         else:
             items = read_items(source, args.input, predictor.task, args.on_error)
         if args.benchmark:
-            benchmark(predictor, list(items) if source else items * (8 * args.batch_size))
+            benchmark(predictor, list(items) if source else items * max(8 * args.batch_size, FEWEST_TEXTS))
         elif source is None and args.output is None:
             for item, answer in zip(items, predictor.predict(items)):
-                print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
+                if sys.stdout.isatty() and predictor.task.name == "token_cls":
+                    print(marked_up(item, answer))
+                else:
+                    print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
         else:
             write_answers(predictor, items, sink)
         if summary := predictor.task.truncation_summary():
             print(f"{os.path.basename(sys.argv[0])}: {summary}", file=sys.stderr)
+
+
+def existing_file(text):
+    if not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return text
 
 
 def positive(text):
@@ -246,26 +273,29 @@ def to_json(answer):
 
 def benchmark(predictor, items):
     """Prints texts a second of a whole job, and latencies of texts one by one."""
-    if not items:
-        raise PredictorError("--benchmark: the input holds no text")
+    if len(items) < FEWEST_TEXTS:
+        raise PredictorError(f"--benchmark: the input holds {len(items)} texts; {FEWEST_TEXTS} or more are needed")
     pairs = [predictor.task.check(item) for item in items]
-    predictor.predict(pairs[: 2 * predictor.batch_size])  # the first batches are slower: memory, kernels
+    # The first batches are slower: threads, memory, kernels for each length.
+    predictor.predict(pairs[: max(4 * predictor.batch_size, FEWEST_TEXTS)])
     start = time.perf_counter()
     predictor.predict(pairs)
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    for begin in range(0, len(pairs), predictor.batch_size):
-        predictor.task.tokenize(pairs[begin : begin + predictor.batch_size])
+    for chunk in predictor.chunks(pairs):
+        predictor.task.tokenize(chunk)
     tokenizing = time.perf_counter() - start
     model = predictor.model
-    print(f"{model.path}, {model.backend}, batch size {predictor.batch_size}, {len(pairs):,} texts")
+    print(f"{model.path}, {model.precision_mode} through {model.backend}")
+    print(f"{len(pairs):,} texts, batch size {predictor.batch_size}")
     print(f"QPS: {len(pairs) / seconds:.1f} texts/s from text to answer ({seconds:.2f} s)")
     print(f"     {len(pairs) / tokenizing:.1f} texts/s tokenizing alone ({100 * tokenizing / seconds:.1f}% of it)")
     # Single texts, spread over the input, so that it need not be shuffled.
     singles = [pairs[i] for i in range(0, len(pairs), max(len(pairs) // LATENCY_TEXTS, 1))][:LATENCY_TEXTS]
-    predictor.predict(singles[:1])
     for what, call in (("from text to answer", predictor.predict), ("tokenizing alone", predictor.task.tokenize)):
         times = []
+        for pair in singles[:10]:
+            call([pair])  # warm up
         for pair in singles:
             start = time.perf_counter()
             call([pair])
@@ -295,7 +325,8 @@ def run(main, requirements):
     except PredictorError as e:
         stop(e, 2 if isinstance(e, UsageError) else 1)
     except ImportError as e:
-        stop(f"{e}; pip install -r {requirements}", 1)
+        # From where the user stands, not from the script's folder.
+        stop(f"{e}; pip install -r {os.path.join(os.path.dirname(sys.argv[0]), requirements)}", 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

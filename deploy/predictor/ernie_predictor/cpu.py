@@ -84,7 +84,8 @@ def open_model(
             config.enable_mkldnn_bfloat16()
 
     has_onnx = os.path.isfile(os.path.join(model_dir, "model.onnx"))
-    if backend == "auto" and not has_onnx and "paddle" in installed_backends():
+    has_paddle = any(os.path.isfile(os.path.join(model_dir, f"{name}.pdmodel")) for name in ("model", "int8"))
+    if backend == "auto" and has_paddle and not has_onnx and "paddle" in installed_backends():
         backend = "paddle"
     if backend == "paddle":
         choose_backend(backend, False)
@@ -140,5 +141,5 @@ def find_onnx(model_dir, precision_mode):
         raise PredictorError(f"{model_dir} has no model.onnx; run_*.py --do_export and compress_*.py write it")
     form = quantized_form(path)
     if precision_mode != "int8" and form is not None:
-        raise PredictorError(f"{path} is an INT8 model: add --precision_mode int8, or name a folder with an FP32 one")
+        raise PredictorError(f"{path} is an INT8 model: leave --precision_mode out, or name a folder with an FP32 one")
     return path, form

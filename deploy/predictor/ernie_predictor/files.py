@@ -14,7 +14,7 @@ import tempfile
 try:
     import fcntl
 except ImportError:  # Windows, where leftovers of killed processes stay
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 MARK = ".ernie-work"  # the name of the file by which a work folder is known to be ours
 

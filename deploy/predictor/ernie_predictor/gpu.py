@@ -118,7 +118,7 @@ def choose_backend(backend, precision_mode):
             return "paddle"
         raise PredictorError(
             f"{'--device gpu' if backend == 'auto' else '--backend ' + backend} needs the package onnxruntime-gpu; "
-            f"installed here: {installed_packages()}. {replace_onnxruntime()}{INSTALL}"
+            f"installed here: {installed_packages()}. {install()}; infer_cpu.py runs on the processor"
         )
     if backend == "auto":
         backend = "tensorrt"
@@ -164,10 +164,15 @@ def installed_packages():
     return ", ".join(found) or "neither ONNX Runtime nor Paddle"
 
 
-def replace_onnxruntime():
-    """How to make room: ONNX Runtime's packages share a folder, and overwrite each other there."""
-    others = [name for name in ("onnxruntime", "onnxruntime-openvino") if is_installed(name)]
-    return f"First pip uninstall {' '.join(others)}, whose folder it shares; then " if others else ""
+def install():
+    """How to install ONNX Runtime for GPUs: its packages share a folder, and overwrite each other there."""
+    requirements = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "requirements_gpu.txt")
+    if not any(is_installed(name) for name in ("onnxruntime", "onnxruntime-openvino")):
+        return f"pip install -r {requirements}"
+    return (
+        f"It needs an environment of its own: python -m venv .venv-infer-gpu; .venv-infer-gpu/bin/python -m pip "
+        f"install -r {requirements}; then run this with .venv-infer-gpu/bin/python"
+    )
 
 
 def check_driver(device_id):

@@ -8,11 +8,15 @@ import functools
 import itertools
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from .derived_models import quantized_form
 from .errors import PredictorError, UsageError
-from .tasks import load_task
+from .runtimes import Model
+from .tasks import Answer, Feature, Pair, Task, load_task
 
 logger = logging.getLogger("ernie_predictor")
 
@@ -24,49 +28,52 @@ CALIBRATION_TEXTS = 512
 
 
 def open_folder(
-    model_dir,
-    task_name=None,
-    backend="auto",
-    precision_mode="fp32",
-    num_threads=None,
-    batch_size=32,
-    max_seq_length=None,
-    cache_dir=None,
-    calibration=None,
-    device="cpu",
-    device_id=0,
-    tokenizer="tokenizers",
-):
+    model_dir: str | os.PathLike[str],
+    task_name: str | None = None,
+    backend: str = "auto",
+    precision_mode: str = "auto",
+    num_threads: int | None = None,
+    batch_size: int = 32,
+    max_seq_length: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    calibration: Iterable | Callable[[Task], Iterable] | None = None,
+    device: str = "cpu",
+    device_id: int = 0,
+    tokenizer: str = "tokenizers",
+) -> tuple[Task, Model]:
     """Opens a model folder.
 
     Args:
         model_dir: a folder that run_*.py --do_export or compress_*.py wrote.
-        task_name: "seq_cls", "token_cls" or "qa"; left out, told from the folder's config.json.
+        task_name: "seq_cls", "token_cls" or "qa"; None: told from the folder's config.json.
         backend: "onnxruntime", "openvino" or "paddle", on a GPU "tensorrt", "cuda" or "paddle", or "auto": the
             fastest that is installed.
-        precision_mode: "fp32", "int8", on the CPU also "bf16", on a GPU "fp16"; int8 takes the folder's INT8 model,
-            else, on the CPU, quantizes the FP32 one, once.
-        num_threads: for the model and for tokenizing; left out, the cores that this process may use.
-        batch_size: texts (windows of contexts) that run at once.
-        max_seq_length: tokens at most, special tokens included; left out, as the model was trained.
-        cache_dir: where files are kept that are made here, quantized, for a GPU, or to start faster; left out,
+        precision_mode: "auto": what the folder holds, INT8 or FP32; "fp32", "int8", on the CPU also "bf16", on a GPU
+            "fp16". int8 takes the folder's INT8 model, else, on the CPU, quantizes the FP32 one, once.
+        num_threads: for the model and for tokenizing; None: the cores that this process may use.
+        batch_size: texts (windows of contexts) per batch.
+        max_seq_length: maximum tokens per text, special tokens included; None: as the model was trained.
+        cache_dir: where files are kept that are made here, quantized, for a GPU, or to start faster; None:
             beside model.onnx, or in the user's cache where the folder is read-only.
         calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
-            of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. Left out,
+            of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. None:
             they are measured in every batch that runs, which is slower.
         device: "cpu", "gpu", "xpu" or "npu".
         device_id: which of several GPUs, XPUs or NPUs.
         tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer kept up); the ids are the same.
 
     Returns:
-        (task, model): a task of tasks.py, and a model of runtimes.py.
+        (task, model): a task of tasks.py, and a model of runtimes.py, whose `precision_mode` is the one it has.
 
     Raises:
         PredictorError: a part of the folder or a package is missing or broken; the message names it.
         UsageError: an argument does not fit this model.
     """
     model_dir = str(model_dir)
+    check_exported(model_dir)
     task = load_task(model_dir, task_name, max_seq_length, num_threads, tokenizer)
+    if precision_mode == "auto":
+        precision_mode = precision_of(model_dir)
     if calibration is not None and (precision_mode, device) != ("int8", "cpu"):
         raise UsageError("--calibration is for --precision_mode int8 on the CPU")
     if device == "cpu":
@@ -81,8 +88,26 @@ def open_folder(
         model = gpu.open_model(
             model_dir, device, device_id, backend, precision_mode, batch_size, lengths, num_threads, cache_dir
         )
+    model.precision_mode = precision_mode
     check_outputs(task, model, model_dir)
     return task, model
+
+
+def check_exported(model_dir: str) -> None:
+    """Raises PredictorError for the folder above the exported one."""
+    export = os.path.join(model_dir, "export")
+    if os.path.isdir(export) and not any(name.endswith((".onnx", ".pdmodel")) for name in os.listdir(model_dir)):
+        raise PredictorError(f"--model_path {model_dir} holds no exported model; did you mean {export}?")
+
+
+def precision_of(model_dir: str | os.PathLike[str]) -> str:
+    """ "int8" for a folder with an INT8 model, else "fp32"."""
+    onnx_file = os.path.join(model_dir, "model.onnx")
+    if os.path.isfile(onnx_file):
+        return "int8" if quantized_form(onnx_file) else "fp32"
+    names = ("int8.pdmodel", "model.pdmodel")
+    int8, fp32 = (os.path.isfile(os.path.join(model_dir, name)) for name in names)
+    return "int8" if int8 and not fp32 else "fp32"
 
 
 def calibration_batches(task, texts, batch_size):
@@ -145,7 +170,9 @@ class Predictor:
         batch_size: maximum number of texts (for long contexts: windows) per batch.
     """
 
-    def __init__(self, task, model, batch_size=32):
+    def __init__(
+        self, task: Task, model: Callable[[dict[str, np.ndarray]], list[np.ndarray]], batch_size: int = 32
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.task, self.model, self.batch_size = task, model, batch_size
@@ -154,7 +181,7 @@ class Predictor:
     def __reduce__(self):
         raise PredictorError("a Predictor of a task and a model cannot be pickled; an ErniePredictor of a folder can")
 
-    def predict(self, items):
+    def predict(self, items: Iterable) -> list[Answer]:
         """Answers to texts, in their order.
 
         Args:
@@ -172,25 +199,24 @@ class Predictor:
         Raises:
             PredictorError: an item is no text, or empty; the message says which one.
         """
-        return list(self._stream(items, self._largest_chunk()))
+        return [answer for chunk in self.chunks(items) for answer in self._answer(chunk)]
 
-    def predict_stream(self, items):
+    def predict_stream(self, items: Iterable) -> Iterator[Answer]:
         """As `predict`, but yields answers as they come; its memory does not grow with the number of items.
 
         Items are read in chunks: the first is one batch, so that answers begin early, and later ones are up to
         CHUNK_BATCHES batches. With a batch size of 1 every item is answered before the next is read. Where an item
         raises, the items before it are answered first.
         """
-        return self._stream(items, self.batch_size)
+        for chunk in self.chunks(items, self.batch_size):
+            yield from self._answer(chunk)
 
     def _largest_chunk(self):
         return CHUNK_BATCHES * self.batch_size if self.batch_size > 1 else 1
 
-    def _stream(self, items, first_chunk):
-        for chunk in self._chunks(items, first_chunk):
-            yield from self._answer(chunk)
-
-    def _chunks(self, items, limit):
+    def chunks(self, items: Iterable, first_chunk: int | None = None) -> Iterator[list[Pair]]:
+        """Yields lists of `Pair`, what is tokenized at once; the first has `first_chunk` items, None: as the others."""
+        limit = first_chunk or self._largest_chunk()
         chunk, characters, error = [], 0, None
         try:
             for pair in check_all(self.task, items):
@@ -215,7 +241,7 @@ class Predictor:
             logger.warning(f"a {what} is longer than {limit} tokens and is truncated, and so is every longer one")
         return self.task.read(pairs, notes, self.run(features))
 
-    def run(self, features):
+    def run(self, features: list[Feature]) -> list[tuple[np.ndarray, ...]]:
         """Runs features in batches of similar length.
 
         Args:
@@ -227,7 +253,7 @@ class Predictor:
         Raises:
             PredictorError: an output is not a number, or infinite; or the runtime failed.
         """
-        logits = [None] * len(features)
+        logits: list[tuple[np.ndarray, ...]] = [()] * len(features)
         for rows in similar_lengths(features, self.batch_size):
             outputs = self.model(self.task.tokenizer.pad([features[i] for i in rows]))
             if not all(np.isfinite(array).all() for array in outputs):
@@ -248,7 +274,9 @@ class ErniePredictor(Predictor):
         UsageError: an argument does not fit this model.
     """
 
-    def __init__(self, model_dir, task_name=None, *, batch_size=32, **options):
+    def __init__(
+        self, model_dir: str | os.PathLike[str], task_name: str | None = None, *, batch_size: int = 32, **options: Any
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         calibration = options.get("calibration")

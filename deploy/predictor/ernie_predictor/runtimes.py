@@ -84,15 +84,25 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
 
 # ------------------------------------------------------------------------------------------------ forks and errors
 
-_models = weakref.WeakSet()
+_models: weakref.WeakSet = weakref.WeakSet()
 
 
 class Model:
     """What the models share: what a runtime opened, opened anew in a forked child, and one kind of error.
 
+    Attributes:
+        path: of the file that it was opened from.
+        backend: what runs it.
+        widths: the last dimension of each output: classes, tags, or None where it is the length, or not known.
+        precision_mode: as `open_folder` was asked, or found.
+
     A child has none of its parent's threads. ONNX Runtime then crashes, and OpenVINO waits forever, when Python ends
     or deletes what the parent opened. So the child never deletes it.
     """
+
+    backend: str
+    widths: list[int | None]
+    precision_mode: str
 
     def __init__(self, path):
         self.path = str(path)

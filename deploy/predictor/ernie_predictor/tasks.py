@@ -13,7 +13,8 @@ import itertools
 import json
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,11 @@ ARCHITECTURES = {
 # Where config.json keeps what `Task.params` holds, in `task_specific_params`.
 PARAMS_NAMES = {"token_cls": "token-classification", "qa": "question-answering"}
 SHORTEST = 8  # tokens that --max_seq_length must allow, as in training
+
+# What the model reads: input_ids and token_type_ids, of equal length.
+Feature = tuple[list[int], list[int]]
+# {"label", "confidence"}, a list of entities, or {"answer", "start", "end", "confidence", "n_best"}.
+Answer = dict[str, Any] | list[dict[str, Any]]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -57,13 +63,21 @@ class Task:
         truncated: number of texts (questions, for reading comprehension) that `tokenize` has truncated so far.
     """
 
-    name = None
-    first, second, second_required = "text", None, False  # names of the texts
+    name: str
+    first: str = "text"  # names of the texts
+    second: str | None = None
+    second_required = False
     expected = "a text"
     # As in `DataArguments`, for models whose config.json does not say.
-    defaults = {}  # noqa: RUF012
+    defaults: ClassVar[dict[str, int]] = {}
 
-    def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
+    def __init__(
+        self,
+        tokenizer: ErnieTokenizer,
+        max_seq_length: int,
+        id2label: dict[int, str] | None = None,
+        params: dict[str, int] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.usual_length = max(max_seq_length // 2, SHORTEST)
@@ -71,11 +85,11 @@ class Task:
         self.params = {name: (params or {}).get(name, value) for name, value in self.defaults.items()}
         self.truncated = 0
 
-    def limit(self):
+    def limit(self) -> tuple[str, int]:
         """(what is truncated: "text" or "question", at how many tokens)."""
         return "text", self.max_seq_length
 
-    def truncation_summary(self):
+    def truncation_summary(self) -> str | None:
         """How many texts were truncated so far, in a sentence; None where none was."""
         what, limit = self.limit()
         if not self.truncated:
@@ -83,7 +97,7 @@ class Task:
         many = f"1 {what} is" if self.truncated == 1 else f"{self.truncated:,} {what}s are"
         return f"{many} longer than {limit} tokens; what stands behind was not read"
 
-    def check(self, item):
+    def check(self, item: Any) -> Pair:
         """Turns what a caller passed (a str, a pair or a dict) into a `Pair`; other fields of a dict are ignored.
 
         Raises:
@@ -117,7 +131,7 @@ class Task:
         if _SURROGATE.search(text):
             raise PredictorError(f"`{name}` holds half of a surrogate pair, which is no character")
 
-    def tokenize(self, pairs):
+    def tokenize(self, pairs: list[Pair]) -> tuple[list[Feature], list]:
         """Features of texts.
 
         Args:
@@ -130,7 +144,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def read(self, pairs, notes, logits):
+    def read(self, pairs: list[Pair], notes: list, logits: Iterable[tuple[np.ndarray, ...]]) -> list[Answer]:
         """Answers from the model's outputs.
 
         Args:
@@ -179,7 +193,7 @@ class TokenClassification(Task):
 
     name = "token_cls"
     expected = 'a text or {"text": ...}'
-    defaults = {"doc_stride": 128}  # noqa: RUF012
+    defaults: ClassVar = {"doc_stride": 128}
 
     def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
         super().__init__(tokenizer, max_seq_length, id2label, params)
@@ -251,7 +265,7 @@ class QuestionAnswering(Task):
     name = "qa"
     first, second, second_required = "question", "context", True
     expected = 'a question and a context: a pair or {"question": ..., "context": ...}'
-    defaults = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}  # noqa: RUF012
+    defaults: ClassVar = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 50}
 
     def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
         super().__init__(tokenizer, max_seq_length, id2label, params)
@@ -304,7 +318,13 @@ class QuestionAnswering(Task):
 TASKS = {task.name: task for task in (SequenceClassification, TokenClassification, QuestionAnswering)}
 
 
-def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, tokenizer="tokenizers"):
+def load_task(
+    model_dir: str | os.PathLike[str],
+    task_name: str | None = None,
+    max_seq_length: int | None = None,
+    num_threads: int | None = None,
+    tokenizer: str = "tokenizers",
+) -> Task:
     """The task of a model folder, by its config.json, vocab.txt and tokenizer_config.json.
 
     Args:
@@ -324,25 +344,25 @@ def load_task(model_dir, task_name=None, max_seq_length=None, num_threads=None, 
     labels = [] if name == "qa" else read_labels(config, f"{model_dir}/config.json")
     if name != "qa" and not labels:
         raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
-    tokenizer = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
-    words, rows = max(tokenizer.vocab.values()) + 1, config.get("vocab_size")
+    own = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
+    words, rows = max(own.vocab.values()) + 1, config.get("vocab_size")
     if rows is not None and words > rows:
         raise PredictorError(
             f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
             "different models"
         )
-    length = max_seq_length or tokenizer.model_max_length
+    length = max_seq_length or own.model_max_length
     longest = config.get("max_position_embeddings", length)
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
     params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(name))
     try:
-        return TASKS[name](tokenizer, length, dict(enumerate(labels)), params)
+        return TASKS[name](own, length, dict(enumerate(labels)), params)
     except PredictorError as e:
         raise PredictorError(f"{model_dir}/config.json, `id2label`: {e}") from None
 
 
-def task_of(model_dir):
+def task_of(model_dir: str | os.PathLike[str]) -> str:
     """Which task a model folder is for, by its config.json: a key of `ARCHITECTURES`.
 
     Raises:

@@ -84,7 +84,7 @@ class Client:
             raise self._error(response)
         try:
             info = response.json()
-            models = {model["route"].rpartition("/")[2]: model for model in info.get("models", [info])}
+            models = {model["route"].rpartition("/")[2]: model for model in info["models"]}
             names = [f"{name} ({model['task']})" for name, model in models.items()]
         except (ValueError, TypeError, KeyError, AttributeError):
             raise self.unlike() from None

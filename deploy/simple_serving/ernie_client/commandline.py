@@ -12,7 +12,7 @@ import time
 from urllib.parse import urlsplit
 
 from ernie_predictor import PredictorError
-from ernie_predictor.commandline import open_output, positive, run, stop
+from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop
 from ernie_predictor.dev_sets import check_labels, read_dev_set, score
 from ernie_predictor.tasks import TASKS
 from tqdm import tqdm
@@ -20,29 +20,30 @@ from tqdm import tqdm
 from .client import Client
 
 PARAMETERS = {
-    "max_seq_len": "tokens of a text at most",
-    "doc_stride": "tokens between the beginnings of two windows of a long text",
-    "max_answer_length": "tokens of an answer at most",
-    "n_best_size": "number of answers that `n_best` lists at most",
+    "max_seq_len": "at most N tokens per text",
+    "doc_stride": "tokens from window to window",
+    "max_answer_length": "at most N tokens per answer",
+    "n_best_size": "at most N answers in `n_best`",
 }
 
 
-def main(task_name, model, parameters, examples, read_answers, shown, about):
-    """Runs a client.
+def main(*arguments):
+    """Runs a client; the arguments are those of `ask_server`. What a user can fix ends in one message."""
+    run(lambda: ask_server(*arguments), "requirements_client.txt")
+
+
+def ask_server(task_name, model, parameters, examples, read_answers, shown, about):
+    """Sends what the command line says, and prints answers or a score.
 
     Args:
         task_name: "seq_cls", "token_cls" or "qa".
         model: the default of --model.
         parameters: which of `PARAMETERS` the task takes.
-        examples: items that are asked about where the command line names none.
+        examples: items that are sent where the command line names none.
         read_answers: a function of `result` that returns the answers as the predictor gives them.
         shown: a function of an answer that returns lines for people.
         about: what --help says first.
     """
-    run(lambda: _main(task_name, model, parameters, examples, read_answers, shown, about), "requirements_client.txt")
-
-
-def _main(task_name, model, parameters, examples, read_answers, shown, about):
     task = TASKS[task_name]
     fields = [field for field in (task.first, task.second) if field]
     args = _parse(task, model, parameters, fields, about)
@@ -85,8 +86,11 @@ def _texts(item):
 
 def _score(client, ask, task_name, args):
     """Sends a dev set, prints score and speed, and returns the answers."""
+    if task_name == "qa":
+        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
     items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
-    check_labels(task_name, gold, client.info().get("labels") or ())
+    if labels := client.info().get("labels"):  # none while the model is being opened
+        check_labels(task_name, gold, labels)
     batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
     answers = [None] * len(batches)
     start = time.perf_counter()
@@ -137,24 +141,26 @@ def _in_flight(ask, batches, concurrency):
 
 
 def _parse(task, model, parameters, fields, about):
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, usage="python %(prog)s [...]", formatter_class=HelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
-    add = parser.add_argument
-    add("--url", default="http://127.0.0.1:8189", help="of the server (default: %(default)s)")
-    add("--model", default=model, help="name of the model in its route, /models/NAME (default: %(default)s)")
+    add = parser.add_argument_group("Server").add_argument
+    add("--url", default="http://127.0.0.1:8189", help="its address")
+    add("--model", metavar="NAME", default=model, help="of its route, /models/NAME")
+    add("--api_key", metavar="KEY", default=os.environ.get("API_KEY"), help="(default: API_KEY in the environment)")
+    add("--timeout", metavar="N", type=_seconds, default=60.0, help="seconds to wait for an answer")
+    add("--retries", metavar="N", type=_whole_number, default=10, help="how often a request is sent again to a full or "
+        "starting server, or after a lost connection")  # fmt: skip
+    add = parser.add_argument_group("Texts and answers").add_argument
     for field in fields:
-        add(f"--{field}", help="left out, built-in examples are sent" if field == fields[0] else None)
-    add("--dataset", help="send the dev set of this name and print its score")
-    add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
-    add("--output", help="file for the answers, a JSON line each, written when all are there")
+        add(f"--{field}", metavar="TEXT", help="(default: built-in examples)" if field == fields[0] else None)
+    add("--dataset", metavar="NAME", help="send its dev set and print the score")
+    add("--data_dir", metavar="DIR", help="has <dataset>/dev.json, for NER dev.tsv or test.tsv")
+    add("--output", metavar="FILE", help="for the answers as JSON lines, written when all are there")
     for name in parameters:
-        add(f"--{name}", type=positive, help=f"{PARAMETERS[name]}; left out, the server's")
-    add("--batch_size", type=positive, default=32, help="texts of a request (default: %(default)s)")
-    add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
-    add("--timeout", type=_seconds, default=60.0, help="seconds to wait for an answer (default: %(default)g)")
-    add("--retries", type=_whole_number, default=10, help="how often a request is sent again that met a full or "
-        "starting server, or whose connection was lost (default: %(default)s)")  # fmt: skip
-    add("--api_key", default=os.environ.get("API_KEY"), help="the server's; API_KEY in the environment")
+        add(f"--{name}", metavar="N", type=positive, help=f"{PARAMETERS[name]} (default: the server's)")
+    add = parser.add_argument_group("Speed").add_argument
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per request")
+    add("--concurrency", metavar="N", type=positive, default=8, help="requests in flight")
     args = parser.parse_args()
     try:
         parts = urlsplit(args.url)

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 
 from ernie_predictor import UsageError
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from . import protocol_v2
+from . import openapi, protocol_v2
 from .bodies import load_json, read_body, while_connected
 from .errors import ApiError, bad_request, wrong_field
 from .host import Host
@@ -51,6 +52,7 @@ def create_app(routes, settings=None):
 
     app = FastAPI(title="ERNIE 3.0", lifespan=lifespan)
     app.state.host = host
+    app.openapi = functools.partial(openapi.describe, app, host.models.values(), settings)
     app.add_middleware(Watch, host=host)
 
     @app.exception_handler(ApiError)
@@ -64,7 +66,9 @@ def create_app(routes, settings=None):
 
     @app.exception_handler(405)
     async def not_allowed(request, error):
-        return error_response(host, ApiError(405, "not_allowed", f"{request.method} is not allowed here"))
+        response = error_response(host, ApiError(405, "not_allowed", f"{request.method:.20} is not allowed here"))
+        response.headers.update(error.headers or {})  # Allow
+        return response
 
     async def body_of(request):
         return await read_body(request, settings.max_body_bytes, settings.timeout_s)
@@ -78,7 +82,7 @@ def create_app(routes, settings=None):
         return found
 
     def add_route(model):
-        @app.post(model.path, name=model.name, openapi_extra={"requestBody": BODY})
+        @app.post(model.path, name=model.name)
         async def predict(request: Request):
             service = host.ready(model.name)
             data, parameters = read_request(load_json(await body_of(request)))
@@ -154,21 +158,6 @@ def create_app(routes, settings=None):
     return app
 
 
-BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["data"],
-                "properties": {"data": {"type": "object"}, "parameters": {"type": "object"}},
-                "additionalProperties": False,
-            }
-        }
-    },
-}
-
-
 def read_request(body):
     """(data, parameters) of a request's JSON.
 
@@ -179,8 +168,8 @@ def read_request(body):
         raise wrong_field('expected {"data": {...}, "parameters": {...}}')
     if unknown := [key for key in body if key not in ("data", "parameters")]:
         raise wrong_field(f"unknown field {unknown[0]!r:.60}; expected data and parameters")
-    parameters = body.get("parameters") or {}
-    if not isinstance(parameters, dict):
+    parameters = body.get("parameters")
+    if not isinstance(parameters, (dict, type(None))):
         raise wrong_field("`parameters` is no object")
     return body["data"], parameters
 

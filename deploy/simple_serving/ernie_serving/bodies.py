@@ -55,14 +55,21 @@ async def while_connected(request, answering):
     Raises:
         ApiError: 499, which nobody reads; it is counted.
     """
-    task = asyncio.ensure_future(answering)
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(_gone(request))
     try:
-        while not (await asyncio.wait({task}, timeout=0.25))[0]:
-            if await request.is_disconnected():
-                raise client_gone()
-        return task.result()
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise client_gone()
+        return answer.result()
     finally:
-        task.cancel()
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(request):
+    """Waits until the client goes away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def client_gone():

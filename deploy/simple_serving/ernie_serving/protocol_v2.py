@@ -131,22 +131,21 @@ def _flat(data, depth=0):
 
 
 def read_outputs(request, task):
-    """The outputs that a request asks for: {name: whether in binary}.
+    """The outputs that a request asks for, each once: {name: whether in binary}.
 
     Raises:
         ApiError: 422.
     """
-    wanted = request.get("outputs") or [{"name": key} for key in OUTPUTS[task]]
-    if not isinstance(wanted, list):
-        raise wrong_field("`outputs` must be a list")
+    wanted = request.get("outputs", [])
+    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):
+        raise wrong_field(f"`outputs` must be a list of at most {len(OUTPUTS[task])}")
+    wanted = wanted or [{"name": key} for key in OUTPUTS[task]]
     in_binary = _parameter(request, "binary_data_output") is True
     outputs = {}
     for output in wanted:
         key = output.get("name") if isinstance(output, dict) else None
         if not isinstance(key, str) or key not in OUTPUTS[task]:
             raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
-        if key in outputs:
-            raise wrong_field(f"output {key} is there twice")
         own = _parameter(output, "binary_data")
         outputs[key] = in_binary if own is None else own is True
     return outputs

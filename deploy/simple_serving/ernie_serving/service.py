@@ -3,12 +3,10 @@
 import asyncio
 import concurrent.futures
 import copy
-import os
 import time
 from dataclasses import dataclass
 
 from ernie_predictor import PredictorError, open_folder
-from ernie_predictor.derived_models import quantized_form
 
 from .batcher import Batcher, Closed, ModelFailed, QueueFull, TimedOut
 from .errors import ApiError, too_large, unavailable, wrong_field
@@ -54,19 +52,18 @@ class Service:
 
     def __init__(self, model, settings, metrics, turn):
         self.name, self.settings = model.name, settings
-        precision = settings.precision_mode or _precision_of(model.folder)
         threads = settings.threads
         self.task, self.model = open_folder(
             model.folder,
             task_name=model.route.task,
             backend=settings.backend,
-            precision_mode=precision,
+            precision_mode=settings.precision_mode,
             num_threads=threads,
             batch_size=settings.max_batch_size,
             max_seq_length=settings.max_seq_length,
             cache_dir=settings.cache_dir,
         )
-        self.precision_mode, self.threads = precision, threads
+        self.threads = threads
 
         def run(batch):
             with turn:
@@ -129,6 +126,8 @@ class Service:
                 continue  # sent by published clients; the first is told from the text itself
             if name not in PARAMETERS:
                 raise wrong_field(f"parameters: unknown {name!r:.60}; known are {', '.join(PARAMETERS)}")
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # JSON has one kind of number
             if not isinstance(value, int) or isinstance(value, bool) or value < PARAMETERS[name]:
                 raise wrong_field(
                     f"parameters.{name} is {value!r:.40}, expected a whole number, {PARAMETERS[name]} or more"
@@ -152,7 +151,7 @@ class Service:
         return {
             "labels": list(self.task.id2label.values()),
             "engine": self.model.backend,
-            "precision": self.precision_mode,
+            "precision": self.model.precision_mode,
             "threads": self.threads,
             "max_seq_length": self.task.max_seq_length,
         }
@@ -201,9 +200,3 @@ class Service:
     def close(self, timeout):
         """Answers what is queued; returns whether all of it was."""
         return self.batcher.close(timeout)
-
-
-def _precision_of(model_path):
-    """int8 for a folder whose model is, else fp32."""
-    path = os.path.join(model_path, "model.onnx")
-    return "int8" if os.path.isfile(path) and quantized_form(path) else "fp32"

@@ -1,0 +1,52 @@
+"""settings.json: with what a model was trained or compressed."""
+
+import dataclasses
+import enum
+import os
+import platform
+import re
+import sys
+
+import paddle
+import paddlenlp
+
+from ernie.arguments import CompressionArguments
+from ernie.files import write_json
+
+
+def write_settings(model_args, data_args, args):
+    """Writes every argument and the versions to settings.json; keys and tokens of accounts are left out.
+
+    It lies in --output_dir, that of a compression in <output_dir>/compression. A run without --do_train leaves the
+    settings of the training there.
+    """
+    compress = isinstance(args, CompressionArguments)
+    path = os.path.join(args.output_dir, "compression" if compress else "", "settings.json")
+    if not args.should_save or (not compress and not args.do_train and os.path.exists(path)):
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_json(
+        path,
+        {
+            "script": os.path.basename(sys.argv[0]),
+            "versions": {
+                "python": platform.python_version(),
+                "paddlepaddle": paddle.__version__,
+                "paddlenlp": paddlenlp.__version__,
+            },
+            **{
+                name: {f.name: _plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
+                for name, part in (("model", model_args), ("data", data_args), ("training", args))
+            },
+        },
+    )
+
+
+def _secret(name):
+    return re.search(r"(_key|_token|_secret|password)$", name) is not None
+
+
+def _plain(value):
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
