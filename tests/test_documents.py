@@ -161,6 +161,12 @@ def figures_of(page):
     return tables
 
 
+def test_every_benchmark_is_described():
+    for page in ("README.md", "README_zh.md"):
+        written = (ROOT / "benchmarks" / page).read_text(encoding="utf-8")
+        assert [path.name for path in (ROOT / "benchmarks").glob("*.py") if f"[`{path.name}`](#" not in written] == []
+
+
 def test_the_readme_is_short():
     for name in ("README.md", "README_zh.md"):
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 250
