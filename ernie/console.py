@@ -92,7 +92,8 @@ class TrainingRows(TrainerCallback):
             every = {"steps": f"every {steps} steps", "epoch": "every epoch", "no": "never"}[strategy]
             often.setdefault(every, []).append(what)
         often = "; ".join(f"{' and '.join(what)} {every}" for every, what in often.items())
-        row(self.word, f"{state.max_steps:,} steps of {batch:,} inputs, {epochs:.3g} epochs; {often}")
+        resumed = f", from step {state.global_step:,}" if state.global_step else ""
+        row(self.word, f"{state.max_steps:,} steps of {batch:,} inputs, {epochs:.3g} epochs{resumed}; {often}")
         self.batch, self.first_step, self.begin = batch, state.global_step, None
         self.last_step, self.pending = state.global_step, {}
         self.training_bar = progress(

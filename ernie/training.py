@@ -415,7 +415,7 @@ def find_checkpoint(training_args, identity):
             )
         if changed:
             contents = ", ".join(CONTENTS.get(key, key) for key in changed)
-            console.row("again", f"{checkpoint} is of a finished training; since then changed: {contents}")
+            console.row("changed", f"{contents}, since {checkpoint} finished: training again")
             useless += complete
             checkpoint = None
     if checkpoint:

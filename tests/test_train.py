@@ -219,7 +219,7 @@ def test_killed_training_resumes_and_ends_with_the_same_score(tmp_path, tiny_mod
         (tmp_path / f"killed/afqmc/checkpoint-{step}" / mark).write_text("")
 
     call("run_seq_cls", *train_arguments(tiny_model, tmp_path / "killed"))
-    step = int(re.search(r"Continuing training from global step (\d+)", caplog.text)[1])
+    step = int(re.search(r"epochs, from step (\d+)", caplog.text)[1])
     assert step >= 20
     assert "left alone, since this project did not write them" in caplog.text
     assert not (tmp_path / "killed/afqmc/checkpoint-998").exists()
@@ -235,7 +235,7 @@ def test_killed_training_resumes_and_ends_with_the_same_score(tmp_path, tiny_mod
     last = max(int(name.split("-")[1]) for name in checkpoints(tmp_path / "killed"))
     caplog.clear()
     call("run_seq_cls", *train_arguments(tiny_model, tmp_path / "killed"))
-    assert f"Continuing training from global step {last}" in caplog.text
+    assert f"epochs, from step {last};" in caplog.text
     assert (tmp_path / "killed/afqmc/model_state.pdparams").read_bytes() == weights
 
 
@@ -296,14 +296,14 @@ def test_changed_content_is_never_taken_for_the_same_training(what, tmp_path, ti
 
     complete.write_text(json.dumps({**read(complete), "finished": True}))
     call("run_seq_cls", *arguments)
-    assert f"is of a finished training; since then changed: {what}. Training again" in caplog.text
+    assert re.search(f"changed     {what}, since .* finished: training again", caplog.text)
     if what != "the dev data":
         assert (tmp_path / "out/afqmc/model_state.pdparams").read_bytes() != before
     # The same weights under another path are the same training.
     shutil.copytree(tmp_path / "model", tmp_path / "moved")
     caplog.clear()
     call("run_seq_cls", *arguments, "--model_name_or_path", tmp_path / "moved")
-    assert "Continuing training from global step 4" in caplog.text
+    assert "epochs, from step 4;" in caplog.text
 
 
 def test_a_checkpoint_of_another_program_is_never_replaced(tmp_path, tiny_model, capsys):
@@ -379,7 +379,7 @@ def test_resume_from_checkpoint_true_takes_the_last(tmp_path, tiny_model, caplog
     # Finished within an epoch: the same command trains no step more, whichever way it is said.
     call("run_seq_cls", *arguments)
     resume(tiny_model, tmp_path, "--max_steps", 3, checkpoint="true")
-    assert caplog.text.count("Continuing training from global step 3") == 2
+    assert caplog.text.count("epochs, from step 3;") == 2
     assert (tmp_path / "afqmc/model_state.pdparams").read_bytes() == whole
     resume(tiny_model, tmp_path, "--max_steps", 5, "--save_total_limit", 9)
     assert checkpoints(tmp_path) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
