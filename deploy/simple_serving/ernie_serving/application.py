@@ -15,7 +15,7 @@ from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
 from .page import PAGE, PAGE_HEADERS
-from .process import configure_logging, drain_first, fail_to_start
+from .process import configure_logging, drain_first, fail_to_start, limit_arenas
 from .settings import load_settings
 
 
@@ -35,6 +35,7 @@ def create_app(routes, settings=None):
     @contextlib.asynccontextmanager
     async def lifespan(app):
         configure_logging(settings)
+        limit_arenas()
         drain_first(host)
         loop = asyncio.get_running_loop()
 
@@ -130,7 +131,7 @@ def create_app(routes, settings=None):
         items = protocol_v2.read_items(body, binary, service.task.name)
         outputs = protocol_v2.read_outputs(body, service.task.name)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))
-        content, headers = protocol_v2.write_response(name, body, service.task.name, outputs, found.answers)
+        content, headers = protocol_v2.write_response(service, body, outputs, found.answers)
         return Response(content, headers={**headers, **headers_of(found)})
 
     @app.get("/health")

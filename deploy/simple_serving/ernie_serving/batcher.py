@@ -151,12 +151,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed("the server is stopping")
-            if self._pieces and self.queued_tokens + job.tokens > self.max_queue_tokens:
-                raise QueueFull(
-                    f"the queue is full: {self.queued_tokens:,} of {self.max_queue_tokens:,} tokens wait, the request "
-                    f"has {job.tokens:,}",
-                    self._retry_after(),
-                )
+            self.check_room(job.tokens)
             self._pieces.extend((job, index) for index in range(len(features)))
             self.queued_tokens += job.tokens
             self.queued_texts += len(features)
@@ -165,6 +160,15 @@ class Batcher:
         if not features:
             job.future.set_result([])
         return job
+
+    def check_room(self, tokens=1):
+        """Raises QueueFull where so many more tokens do not fit in now. A request of any size fits an empty queue."""
+        if self._pieces and self.queued_tokens + tokens > self.max_queue_tokens:
+            raise QueueFull(
+                f"the queue is full: {self.queued_tokens:,} of {self.max_queue_tokens:,} tokens wait, the request "
+                f"has {tokens:,} or more",
+                self._retry_after(),
+            )
 
     def close(self, timeout=None):
         """Takes no more jobs, and waits until those that are queued have run. Returns whether they have."""

@@ -20,7 +20,7 @@ DTYPES = {"FP32": "<f", "INT64": "<q"}
 INPUTS = {"seq_cls": ("text", "text_pair"), "token_cls": ("text",), "qa": ("question", "context")}
 OPTIONAL = {"text_pair"}
 OUTPUTS = {
-    "seq_cls": {"label": "BYTES", "confidence": "FP32"},
+    "seq_cls": {"label": "INT64", "label_name": "BYTES", "confidence": "FP32"},  # as the Triton models give them
     "token_cls": {"entities": "BYTES"},  # of each text a JSON list
     "qa": {"answer": "BYTES", "start": "INT64", "end": "INT64", "confidence": "FP32"},
 }
@@ -151,14 +151,16 @@ def read_outputs(request, task):
     return outputs
 
 
-def write_response(name, request, task, outputs, answers):
+def write_response(service, request, outputs, answers):
     """(body, headers) of a response, each output in the form that the request asks for (`read_outputs`)."""
+    task = service.task.name
+    if task == "seq_cls":
+        answers = [{**a, "label": service.numbers[a["label"]], "label_name": a["label"]} for a in answers]
+    elif task == "token_cls":
+        answers = [{"entities": json.dumps(entities, ensure_ascii=False)} for entities in answers]
     tensors, binary = [], b""
     for key, in_binary in outputs.items():
-        if task == "token_cls":
-            values = [json.dumps(answer, ensure_ascii=False) for answer in answers]
-        else:
-            values = [answer[key] for answer in answers]
+        values = [answer[key] for answer in answers]
         tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
         if in_binary:
             part = _encode(values, OUTPUTS[task][key])
@@ -167,7 +169,7 @@ def write_response(name, request, task, outputs, answers):
         else:
             tensor["data"] = values
         tensors.append(tensor)
-    response = {"model_name": name, "model_version": "1", "outputs": tensors}
+    response = {"model_name": service.name, "model_version": "1", "outputs": tensors}
     if "id" in request:
         response["id"] = request["id"]
     head = json.dumps(response, ensure_ascii=False, allow_nan=False).encode()

@@ -166,15 +166,11 @@ class Service:
         task, batch_size, warnings = self.task_with(parameters)
         loop = asyncio.get_running_loop()
         begin = time.monotonic()
+        self._submit(self.batcher.check_room)  # before the work of tokenizing: who is refused hears it soon
         pairs = await loop.run_in_executor(self.workers, self.check, items)
         features, notes = await loop.run_in_executor(self.workers, task.tokenize, pairs)
         tokenized = time.monotonic()
-        try:
-            job = self.batcher.submit(features, batch_size, deadline)
-        except QueueFull as e:
-            raise ApiError(429, "overloaded", str(e), e.retry_after) from None
-        except Closed as e:
-            raise unavailable(str(e), 5) from None
+        job = self._submit(self.batcher.submit, features, batch_size, deadline)
         try:
             # A client that goes away cancels this, and with it what has not run yet.
             outputs = await asyncio.wait_for(
@@ -196,6 +192,15 @@ class Service:
             job.queue_seconds or 0.0,
             job.model_seconds,
         )
+
+    def _submit(self, function, *arguments):
+        """Calls a function of the queue; what it raises becomes an ApiError."""
+        try:
+            return function(*arguments)
+        except QueueFull as e:
+            raise ApiError(429, "overloaded", str(e), e.retry_after) from None
+        except Closed as e:
+            raise unavailable(str(e), 5) from None
 
     def close(self, timeout):
         """Answers what is queued; returns whether all of it was."""
