@@ -1,11 +1,11 @@
-"""Answers texts on the CPU with a fine-tuned ERNIE model: classification, named entities, reading comprehension.
+"""Runs a fine-tuned ERNIE model on texts, on the CPU: classification, named entities, reading comprehension.
 
 python infer_cpu.py --model_path best_models/tnews/export                        two built-in examples
 python infer_cpu.py --model_path best_models/tnews/export --input texts.txt --output answers.jsonl
 cat texts.txt | python infer_cpu.py --model_path best_models/tnews/export --input -
 
-Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+value per line. README.md describes both.
 """
 
 import sys
@@ -30,7 +30,7 @@ def main():
     add(
         "--calibration",
         metavar="FILE",
-        help="some hundred typical texts, which make an FP32 model faster in INT8",
+        help="some hundred typical texts, to quantize an FP32 model to INT8",
     )
     args = parse(parser)
     with open_input("--calibration", args.calibration) as texts:

@@ -1,11 +1,11 @@
-"""Answers texts on a GPU with a fine-tuned ERNIE model: classification, named entities, reading comprehension.
+"""Runs a fine-tuned ERNIE model on texts, on a GPU: classification, named entities, reading comprehension.
 
 python infer_gpu.py --model_path best_models/tnews/export                        two built-in examples
 python infer_gpu.py --model_path best_models/tnews/export --precision_mode fp16 --input texts.txt --output answers.jsonl
 cat texts.txt | python infer_gpu.py --model_path best_models/tnews/export --input -
 
-Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+value per line. README.md describes both.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main():
     parser = new_parser(__doc__)
     add = parser.add_argument_group("GPU").add_argument
     add("--device", choices=DEVICES, default="gpu", help="gpu (default): NVIDIA; xpu: Kunlun; npu: Ascend")
-    add("--device_id", metavar="N", type=number, default=0, help="which of several")
+    add("--device_id", metavar="N", type=number, default=0, help="which device, from 0")
     add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest one installed")
     add("--precision_mode", choices=("auto", *PRECISIONS), default="auto", help="auto (default): what the folder "
         "holds; fp16: FP32 in float16; int8: with TensorRT")  # fmt: skip

@@ -35,7 +35,7 @@ class Client:
         model: its name.
         task_name: of the predictor.
         timeout: seconds to wait for an answer.
-        retries: how often a request is sent again that met a full queue, or whose connection was lost.
+        retries: how often a request is sent again after a full queue or a lost connection.
     """
 
     def __init__(self, url, model, task_name, timeout=60.0, retries=10):
@@ -128,7 +128,7 @@ def ask_server(task_name, model, examples, shown, about):
     Args:
         task_name: "seq_cls", "token_cls" or "qa".
         model: the default of --model.
-        examples: items that are sent where the command line names none.
+        examples: items that are sent if the command line names none.
         shown: a function of an answer that returns lines for people.
         about: what --help says first.
     """
@@ -180,18 +180,18 @@ def parse(task, model, fields, about):
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
     add = parser.add_argument
-    add("--url", default="127.0.0.1:8001", help="of the server's gRPC (default: %(default)s)")
+    add("--url", default="127.0.0.1:8001", help="host:port of the server's gRPC (default: %(default)s)")
     add("--model", default=model, help="name of the model (default: %(default)s)")
     for field in fields:
-        add(f"--{field}", help="left out, built-in examples are sent" if field == fields[0] else None)
+        add(f"--{field}", help="(default: built-in examples)" if field == fields[0] else None)
     add("--dataset", help="send the dev set of this name and print its score")
     add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
-    add("--output", help="file for the answers, a JSON line each, written when all are there")
+    add("--output", help="file for the answers, one JSON value per line, written when all have arrived")
     add("--batch_size", type=positive, default=32, help="texts per request, at most 64 (default: %(default)s)")
     add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
     add("--timeout", type=positive, default=60, help="seconds to wait for an answer (default: %(default)s)")
-    add("--retries", type=int, default=10, help="how often a request is sent again that met a full queue, or whose "
-        "connection was lost (default: %(default)s)")  # fmt: skip
+    add("--retries", type=int, default=10, help="how often a request is sent again after a full queue or a lost "
+        "connection (default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")

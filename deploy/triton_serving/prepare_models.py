@@ -1,10 +1,10 @@
-"""Makes a model repository for Triton of a model folder, or adds a model to one.
+"""Makes a model repository for Triton from a model folder, or adds a model to one.
 
 python prepare_models.py --model_path best_models/tnews/export --output models_tnews
 python prepare_models.py --model_path best_models/msra_ner/export --output models_all --name ner --instances 2
 python prepare_models.py --model_path best_models/tnews/export --output models_gpu --device gpu --precision fp16
 
-Each model is a folder with all that it needs: the model's files, its Python code and the predictor's package.
+Each model is a folder with everything it needs: the model's files, its Python code and the predictor's package.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp16", "fp32", "int8")}
 BACKENDS = {"cpu": ("auto", "openvino", "onnxruntime"), "gpu": ("tensorrt", "cuda")}
 TOKENS = {"cpu": 4096, "gpu": 16384}
 MAX_BATCH_SIZE = 64  # as in config.pbtxt
-MAX_CHARACTERS = 100_000  # of a text; a longer one is refused
+MAX_CHARACTERS = 100_000  # per text; longer ones are refused
 
 
 def main():
@@ -42,8 +42,8 @@ def main():
     task = load_task(args.model_path)
     name = args.name or MODELS[task.name]
     target = os.path.join(args.output, name)
-    # Models grow beside the repository: Triton takes each folder in it for a model, also one that is not complete, and
-    # does not start. The network gets its place before the model that asks it.
+    # Models are written beside the repository: Triton takes each folder in it for a model, also an incomplete one, and
+    # does not start. The network is moved in before the model that calls it.
     if args.device == "gpu":
         prepare_network(args, task, f"{target}_network")
     with new_folder(target, beside(args.output)) as folder:
@@ -61,7 +61,7 @@ def main():
         }
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
-            # Opened where it will lie: what does not fit is refused now, and what is made of the model is made now.
+            # Opened in its folder: a model that does not fit is refused now, and files derived from it are made now.
             open_folder(version, backend=args.backend, precision_mode=args.precision, batch_size=MAX_BATCH_SIZE)
             settings |= {"backend": args.backend, "precision_mode": args.precision}
         else:
@@ -77,19 +77,19 @@ def parse():
     parser.error = lambda message: stop(message, 2)
     add = parser.add_argument
     add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add("--output", required=True, help="model repository: a new one, or one that gets a model more")
-    add("--name", help="of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
+    add("--output", required=True, help="model repository: a new one, or one to which the model is added")
+    add("--name", help="name of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
     add("--device", choices=PRECISIONS, default="cpu", help="default: cpu")
     add(
         "--precision",
         "--precision_mode",
-        help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), fp32, int8; of an INT8 folder int8 is the default",
+        help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), fp32, int8; the default for an INT8 folder is int8",
     )
     add("--backend", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
-    add("--instances", type=positive, default=1, help="processes that answer at the same time (default: 1)")
-    add("--num_threads", type=int, default=0, help="of each instance (default: the cores, divided among the instances)")
-    add("--max_batch_tokens", type=positive, help="tokens of a batch, padding counted (default: 4096; on a GPU 16384)")
-    add("--execution_env", help="what pack_environment.sh wrote, by its path on the server")
+    add("--instances", type=positive, default=1, help="processes that run the model in parallel (default: 1)")
+    add("--num_threads", type=int, default=0, help="threads per instance (default: usable cores / instances)")
+    add("--max_batch_tokens", type=positive, help="tokens per batch, padding included (default: 4096; on GPUs 16384)")
+    add("--execution_env", help="file that pack_environment.sh wrote, by its path on the server")
     args = parser.parse_args()
     if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII):
         parser.error(f"--name {args.name}: expected letters, digits, _, - and .")

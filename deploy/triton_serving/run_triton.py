@@ -1,7 +1,7 @@
 """Starts Triton Inference Server on a model repository, without a container.
 
 python run_triton.py models_tnews                                   HTTP on 8000, gRPC on 8001, metrics on 8002
-python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   what it does not know is passed to tritonserver
+python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   other flags go to tritonserver
 
 The server is the one of the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend,
 which is all that models for the CPU need; models for GPUs need NVIDIA's container.
@@ -36,7 +36,7 @@ def main():
         os.path.join(triton, "tritonserver", "bin", "tritonserver"),
         f"--model-repository={args.repository}",
         f"--backend-directory={backends}",
-        # Two servers on one machine would else take each other's shared memory for their own.
+        # Otherwise, two servers on one machine would use each other's shared memory.
         f"--backend-config=python,shm-region-prefix-name=triton_{os.getpid()}_",
         "--allow-gpu-metrics=false",
     ]
@@ -44,8 +44,8 @@ def main():
         command += [f"--{name}-address={args.host}", f"--{name}-port={getattr(args, f'{name}_port')}"]
     environment = {
         **os.environ,
-        # The backend's program is an interpreter of its own. It looks for `python3` on PATH, and finds the packages of
-        # that environment; PYTHONPATH it ignores from Python 3.11 on.
+        # The backend's program embeds its own interpreter. It looks for `python3` on PATH, and uses the packages of
+        # that environment; from Python 3.11 on, it ignores PYTHONPATH.
         "PATH": os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.pathsep.join(
             filter(
@@ -58,7 +58,7 @@ def main():
             )
         ),
     }
-    # In place of this process: signals reach the server itself, and its exit status is ours.
+    # Replaces this process: signals reach the server itself, and its exit status is ours.
     os.execve(command[0], command + more, environment)
 
 
@@ -69,7 +69,7 @@ def find_package(name):
         sys.exit("run_triton.py: error: nvidia-pytriton is not installed: pip install nvidia-pytriton==0.7.0")
     libc, version = platform.libc_ver()
     if libc == "glibc" and tuple(map(int, version.split("."))) < (2, 35):
-        sys.exit(f"run_triton.py: error: tritonserver needs glibc 2.35 or later, here is {version}: use the container")
+        sys.exit(f"run_triton.py: error: tritonserver needs glibc 2.35 or later, found {version}: use the container")
     return spec.submodule_search_locations[0]
 
 

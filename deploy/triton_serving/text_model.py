@@ -1,7 +1,8 @@
 """What the three models share: the texts of all requests that Triton has merged, in batches of similar length.
 
-Triton merges requests of one shape, and a text is a tensor of shape [1], however long it is. So texts run together here
-whose token ids never would. prepare_models.py puts this file and the predictor's package beside each model.py.
+Triton merges requests of the same shape, and a text is a tensor of shape [1], however long it is. So texts can be
+batched here whose token ids never could. prepare_models.py puts this file and the predictor's package beside each
+model.py.
 """
 
 import faulthandler
@@ -17,15 +18,15 @@ from ernie_predictor import PredictorError, load_task, open_folder
 from ernie_predictor.machine import usable_cores
 
 WARM_UP_LENGTHS = (16, 32, 64)
-BUCKET = 32  # tokens: the network on a GPU sees lengths that are multiples of it, so that its batches can be merged
+BUCKET = 32  # tokens: the network on a GPU sees lengths that are multiples of it, so that batches can be merged
 
 
 @dataclass
 class Job:
-    """What is asked by one request.
+    """The texts of one request.
 
     Attributes:
-        error: a `TritonError`, where it cannot be answered.
+        error: a `TritonError`, if it cannot be answered.
         features, notes: of the task's `tokenize`.
         outputs: the model's, for each feature.
     """
@@ -38,7 +39,7 @@ class Job:
 
 
 class TextModel:
-    """A `TritonPythonModel` but for its tensors, which each task's model.py names.
+    """A `TritonPythonModel` without its tensors, which each task's model.py names.
 
     Attributes:
         task_name: of the predictor.
@@ -49,7 +50,7 @@ class TextModel:
     inputs = ()
 
     def columns(self, answers):
-        """{name of an output: its values, one an answer}."""
+        """{name of an output: its values, one per answer}."""
         raise NotImplementedError
 
     def initialize(self, args):
@@ -90,7 +91,7 @@ class TextModel:
             self.compute([(ids, [0] * length)])
 
     def execute(self, requests):
-        """Answers requests: a response for each, in their order, and an error for each that is to blame for one."""
+        """Answers requests: one response each, in their order; a request that causes an error gets that error."""
         jobs = [self.open(request) for request in requests]
         self.run([job for job in jobs if job.error is None])
         return [self.respond(job) for job in jobs]
@@ -171,23 +172,23 @@ class TextModel:
 
 
 def end_with_server(server):
-    """Ends this process when the server has gone: Triton leaves it, and its memory, when it is killed itself."""
+    """Ends this process when the server is gone: a Triton that is killed leaves it running, with its memory."""
     while os.getppid() == server:
-        # Killed while an answer is handed over, the server leaves the interpreter locked, and this thread gets no turn
-        # any more. This timer needs none.
+        # A server that is killed while it takes an answer leaves the interpreter locked, so this thread does not run
+        # any more. This timer does not need the interpreter.
         faulthandler.dump_traceback_later(20, exit=True)
         time.sleep(1)
     os._exit(1)
 
 
 def failure(reason):
-    """The error of a request that is not to blame for it; the reason may name files of the server, and is logged."""
+    """The error of a request that did not cause it; the reason may name files of the server, so it is only logged."""
     pb_utils.Logger.log_error(reason)
     return pb_utils.TritonError("the model could not run this text; the server's log says why")
 
 
 def texts_of(request, name):
-    """The texts of a request's input; None where an optional one is not there.
+    """The texts of a request's input; None if an optional input is missing.
 
     Raises:
         PredictorError: they are not UTF-8.
@@ -205,7 +206,7 @@ def texts_of(request, name):
 
 
 def tensor(name, values, dtype):
-    """An output of shape [batch]: the published clients take a value by one index."""
+    """An output of shape [batch]: the published clients read a value by one index."""
     if dtype == np.object_:
         values = [value.encode("utf-8") for value in values]
     return pb_utils.Tensor(name, np.array(values, dtype=dtype))
@@ -216,8 +217,8 @@ def batches(lengths, max_tokens, max_texts):
 
     Args:
         lengths: tokens of each feature.
-        max_tokens: of a batch, padding counted; a longer feature runs alone.
-        max_texts: features of a batch.
+        max_tokens: per batch, padding included; a longer feature runs alone.
+        max_texts: features per batch.
 
     >>> list(batches([3, 9, 4, 2], max_tokens=10, max_texts=8))
     [[1], [2, 0], [3]]

@@ -53,7 +53,7 @@ def check_tags(tags):
     """Raises PredictorError where tags are of no scheme that `entity_spans` reads.
 
     Args:
-        tags: the different tags of a data set or a model; of a dict, the values say where each stands.
+        tags: the different tags of a data set or a model; if a dict, its values say where each occurs.
     """
     names = sorted(set(tags) - {"O"})
     prefixed = [tag for tag in names if _TAG.fullmatch(tag)]
@@ -61,7 +61,7 @@ def check_tags(tags):
     lower_case = all(_TAG.fullmatch(tag.capitalize()) for tag in others)
     wrong = next((tag for tag in others if prefixed or lower_case or _OTHER_TAG.fullmatch(tag)), None)
     if wrong is None and others and "O" not in tags:
-        wrong = others[0]  # what stands for "no entity" has another name, and would be read as entities
+        wrong = others[0]  # "no entity" has another name here, and would be read as entities
     if wrong is not None:
         place = f"{tags[wrong]}: " if isinstance(tags, dict) else ""
         beside = f" beside {prefixed[0]!r}" if prefixed else "" if "O" in tags else ", and none is 'O'"
@@ -74,8 +74,8 @@ def check_tags(tags):
 def entity_spans(tags):
     """The entities that a sentence's tags make up, by the rules of conlleval and of seqeval's default mode.
 
-    B- and S- always begin an entity, and behind E- and S- it has ended; else an entity goes on as long as its kind
-    does. So a tag that does not fit the one before it begins an entity, too.
+    B- and S- always begin an entity, and E- and S- end it; otherwise, an entity continues as long as its kind is the
+    same. So a tag that does not fit the one before it begins an entity, too.
 
     Args:
         tags: list of str, of one scheme (`check_tags`).
@@ -107,12 +107,12 @@ def tags_of_spans(spans, length, labels):
         labels: the tags that there are; their scheme is used.
 
     Returns:
-        A list of str; None stands where no tag of the kind is among the labels.
+        A list of str; None where no tag of the kind is among the labels.
     """
     labels = set(labels)
 
     def tag(kind, *prefixes):
-        # The prefix that the scheme has, or, where it has none for this place, what reads best in its stead.
+        # The prefix that the scheme has, or, if it has none for this place, the best substitute.
         names = [f"{prefix}-{kind}" for prefix in "".join((*prefixes, BEGIN, INSIDE, END, SINGLE))]
         return next((name for name in (*names, kind) if name in labels), None)
 
@@ -136,7 +136,7 @@ def find_words(text, offsets):
         offsets: [(start, end)] of each piece; they cover all but white space and what the tokenizer drops.
 
     Returns:
-        [(start, stop, end, piece)]: characters of the text, and the word's first piece; what is dropped behind the last
+        [(start, stop, end, piece)]: characters of the text, and the word's first piece; what is dropped after the last
         piece lies between `stop` and `end`.
     """
     words, last = [], 0
@@ -182,7 +182,7 @@ def read_entities(logits, id2label, text, offsets):
     A word (`find_words`) takes the tag of its first piece: "Huawei" is one entity or none, never half of one.
 
     Args:
-        logits: float [pieces, tags], special tokens left out.
+        logits: float [pieces, tags], without special tokens.
         id2label: {tag index: name}.
         text: the original text.
         offsets: [(start, end)] of each piece.
@@ -236,7 +236,7 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         [{"answer": str, "start": int, "end": int, "confidence": float}], best first, no text twice;
         one empty answer where the context has no pieces.
     """
-    # What the tokenizer drops behind a piece, such as an accent, belongs to it.
+    # What the tokenizer drops after a piece, such as an accent, belongs to it.
     limits = [start for start, _ in offsets[1:]] + [len(context)]
     stops = [end if end >= limit else _dropped_until(context, end, limit) for (_, end), limit in zip(offsets, limits)]
     found = {}

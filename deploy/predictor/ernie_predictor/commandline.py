@@ -1,7 +1,7 @@
 """What infer_cpu.py and infer_gpu.py share: flags, input and output, --benchmark, and how they end.
 
-Input is one text a line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-answer a line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+value per line. README.md describes both.
 """
 
 import argparse
@@ -39,7 +39,7 @@ FEWEST_TEXTS = 100  # of --benchmark: the figures of fewer are noise
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Adds the default to each help text that says nothing of it, where there is something to say."""
+    """Adds the default to each help text that does not name it, if there is one."""
 
     def __init__(self, prog):
         width = min(max(shutil.get_terminal_size().columns, 80), 110)
@@ -153,7 +153,7 @@ def open_input(flag, name):
 
 @contextlib.contextmanager
 def open_output(name):
-    """Standard output for None, else a file, written as `<name>.part` until all went well.
+    """Standard output for None, else a file, written as `<name>.part` until all is done.
 
     A link is written through: what it points to is replaced, and the link stays. Pipes and devices are written in
     place, and so is a file that is open already (`/dev/stdout`).
@@ -220,7 +220,7 @@ def read_items(lines, name, task, on_error):
         except PredictorError as e:
             where = f"{'standard input' if name == '-' else name} line {number}"
             if on_error == "stop":
-                raise PredictorError(f"{where}: {e} (--on_error skip leaves such lines out)") from None
+                raise PredictorError(f"{where}: {e} (--on_error skip skips such lines)") from None
             tqdm.write(f"{where} is left out: {e}", file=sys.stderr)
 
 
@@ -260,7 +260,7 @@ def _begins_array(text):
 
 
 def write_answers(predictor, items, sink):
-    """Writes an answer a line as they come, with a progress bar where someone looks on."""
+    """Writes one answer per line as they come, with a progress bar on a terminal."""
     hidden = sink.isatty() or not sys.stderr.isatty()
     for answer in tqdm(predictor.predict_stream(items), unit=" texts", disable=hidden):
         sink.write(to_json(answer) + "\n")
@@ -272,7 +272,7 @@ def to_json(answer):
 
 
 def benchmark(predictor, items):
-    """Prints texts a second of a whole job, and latencies of texts one by one."""
+    """Prints texts per second of a whole job, and latencies of single texts."""
     if len(items) < FEWEST_TEXTS:
         raise PredictorError(f"--benchmark: the input holds {len(items)} texts; {FEWEST_TEXTS} or more are needed")
     pairs = [predictor.task.check(item) for item in items]
@@ -325,12 +325,12 @@ def run(main, requirements):
     except PredictorError as e:
         stop(e, 2 if isinstance(e, UsageError) else 1)
     except ImportError as e:
-        # From where the user stands, not from the script's folder.
+        # Relative to the user's working directory, not to the script's folder.
         stop(f"{e}; pip install -r {os.path.join(os.path.dirname(sys.argv[0]), requirements)}", 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read the answers has enough; Python would complain once more while it closes standard output.
+        # The reader of the answers has closed the pipe; Python would report that again while it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as e:

@@ -54,8 +54,8 @@ def open_model(
     Args:
         backend: one of BACKENDS, or "auto".
         precision_mode: one of PRECISIONS; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
-        num_threads: threads for one batch; left out, the cores that this process may use.
-        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; left out,
+        num_threads: threads for one batch; None: the cores that this process may use.
+        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; None:
             beside model.onnx, or in the user's cache where the folder is read-only.
         calibration_batches: for int8 of an FP32 model, see `quantize`.
 
@@ -120,7 +120,7 @@ def compiled_model(onnx_file, bf16, cache_dir=None):
 
 
 def check_bf16(backend):
-    """Raises PredictorError where bfloat16 would be no faster, or not to be had from a backend."""
+    """Raises PredictorError where bfloat16 would be no faster, or is not supported by a backend."""
     if backend == "onnxruntime":
         raise UsageError("--precision_mode bf16: --backend onnxruntime has no kernels for it; openvino and paddle do")
     if not has_bf16():

@@ -1,4 +1,4 @@
-"""Files made of a folder's model.onnx, once: quantized models, and compiled ones, which open faster.
+"""Files made from a folder's model.onnx, once: quantized models, and compiled ones, which open faster.
 
 They are named after the content of their source, so that another model never gets their answers.
 """
@@ -271,8 +271,8 @@ def quantize(onnx_file, cache_dir=None, batches=None):
     """Quantizes an FP32 model; see `derive`.
 
     Args:
-        batches: {"input_ids", "token_type_ids"}: int64 [batch, length], to measure the activations' scales on. Left
-            out, they are measured anew in every batch that runs, which is slower, and attention stays in float32.
+        batches: {"input_ids", "token_type_ids"}: int64 [batch, length], to measure the activations' scales on. None:
+            they are measured anew in every batch that runs, which is slower, and attention stays in float32.
     """
     batches = list(batches or ())
     digest = hashlib.sha256()
@@ -304,8 +304,8 @@ def quantize(onnx_file, cache_dir=None, batches=None):
 
 
 def quantize_dynamically(source, target):
-    """Writes an ONNX model whose weights are INT8 with a scale a column, and whose activations are quantized while it
-    runs.
+    """Writes an ONNX model whose weights are INT8 with one scale per column, and whose activations are quantized while
+    it runs.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

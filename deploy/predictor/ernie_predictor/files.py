@@ -72,7 +72,7 @@ def new_folder(path, parent=None):
     Until then the old folder stays; it also stays, or comes back, if the last step fails or the process is killed.
 
     Args:
-        parent: folder of the same file system in which it grows; left out, the one that holds `path`.
+        parent: folder of the same file system in which it is written; None: the one that holds `path`.
 
     Raises:
         OSError: there is no space or no permission.

@@ -52,9 +52,9 @@ def open_model(
         device_id: which of them, from 0 up.
         backend: one of BACKENDS, or "auto": TensorRT where it is installed, else CUDA, else Paddle.
         precision_mode: "fp32"; "fp16", made of the folder's FP32 model; "int8", the folder's calibrated INT8 model.
-        batch_size, lengths: texts of a batch at most, and tokens of a text (usual, longest): TensorRT builds for them.
-        num_threads: for the few nodes that stay on the processor; left out, the cores that this process may use.
-        cache_dir: where models made here and TensorRT's engines are kept; left out, beside model.onnx, or in the
+        batch_size, lengths: maximum texts per batch, and tokens per text (usual, longest): TensorRT builds for them.
+        num_threads: for the few nodes that stay on the processor; None: the cores that this process may use.
+        cache_dir: where models made here and TensorRT's engines are kept; None: beside model.onnx, or in the
             user's cache where the folder is read-only.
 
     Returns:
@@ -76,7 +76,7 @@ def open_model(
     if backend == "cuda" and precision_mode == "int8":
         raise UsageError("--backend cuda has no INT8 products: take --backend tensorrt, or --precision_mode fp16")
     if device == "gpu" and precision_mode == "fp32":
-        # Else products of float32 are computed in TF32 from Ampere on, which has no more digits than float16:
+        # Otherwise, products of float32 are computed in TF32 from Ampere on, which has no more digits than float16:
         # confidences would not agree to 1e-3. Read by cuBLAS and TensorRT when they start; neither TensorRT's
         # provider nor Paddle has an option for it.
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
@@ -244,7 +244,7 @@ def provider_options(backend, device_id, precision_mode, batch_size, lengths, en
 
     tensorrt = {
         "device_id": str(device_id),
-        # INT8 too: what is not quantized would else run in float32. Layer normalization is one node here, which
+        # INT8 too: what is not quantized would otherwise run in float32. Layer normalization is one node here, which
         # TensorRT sums in float32, so trt_layer_norm_fp32_fallback (for squares and means of their own) is not needed.
         "trt_fp16_enable": str(precision_mode != "fp32"),
         "trt_int8_enable": str(precision_mode == "int8"),

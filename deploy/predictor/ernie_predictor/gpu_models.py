@@ -213,7 +213,7 @@ def to_float16(model):
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    # It reports each weight that is too small for float16, to no avail.
+    # It reports each weight that is too small for float16; a user cannot act on that.
     with quiet_loggers("onnxruntime.transformers.float16"):
         model = convert_float_to_float16(model, keep_io_types=True)
     OnnxModel.graph_topological_sort(model.graph)

@@ -45,7 +45,7 @@ def calibrate(onnx_file, batches):
         batches: an iterable of {"input_ids", "token_type_ids"}: int64 [batch, length].
 
     Returns:
-        `products` for `quantize_onnx`: weights with a scale a column, activations with one each, symmetric.
+        `products` for `quantize_onnx`: weights with one scale per column, activations with one scale each, symmetric.
     """
     import onnx
     from onnx import numpy_helper
@@ -99,9 +99,9 @@ def quantize_onnx(source, target, products, quantize_tables=False):
     Args:
         source, target: ONNX files.
         products: for each of the graph's MatMul nodes, in order, (input, weight or second input): each None where it
-            stays in float32, else (scale, values): scale float32, the step of one integer, a scalar or one a column;
+            stays in float32, else (scale, values): scale float32, the step of one integer, a scalar or one per column;
             values int8 for a weight, None for an activation. None leaves all products in float32.
-        quantize_tables: also keep the embedding tables as int8, one scale a table.
+        quantize_tables: also keep the embedding tables as int8, one scale per table.
 
     Raises:
         ValueError: the products are of another graph.
@@ -178,7 +178,7 @@ class QuantizedGraph:
         return self.made[key]
 
     def weight(self, name, scale, values, node):
-        """Puts int8 values [in, out] and their scales, one or one a column, in a weight's place."""
+        """Puts int8 values [in, out] and their scales, one or one per column, in a weight's place."""
         if tuple(self.tensors[name].dims) != values.shape:
             raise ValueError(f"{name} is {tuple(self.tensors[name].dims)}, but its scales are of {values.shape}")
         inputs = [

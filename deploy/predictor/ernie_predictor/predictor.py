@@ -20,8 +20,9 @@ from .tasks import Answer, Feature, Pair, Task, load_task
 
 logger = logging.getLogger("ernie_predictor")
 
-# One chunk is tokenized, sorted by length and answered before the next is read: a larger one sorts better and waits
-# longer. Also limited in characters, since a million characters take about half a gigabyte while being tokenized.
+# One chunk is tokenized, sorted by length and answered before the next is read: with a larger one, batches are more
+# even in length, and answers come later. Also limited in characters, since a million characters take about half a
+# gigabyte while being tokenized.
 CHUNK_BATCHES = 32
 CHUNK_CHARACTERS = 2**20
 CALIBRATION_TEXTS = 512
@@ -60,7 +61,7 @@ def open_folder(
             they are measured in every batch that runs, which is slower.
         device: "cpu", "gpu", "xpu" or "npu".
         device_id: which of several GPUs, XPUs or NPUs.
-        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer kept up); the ids are the same.
+        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
 
     Returns:
         (task, model): a task of tasks.py, and a model of runtimes.py, whose `precision_mode` is the one it has.
@@ -191,7 +192,7 @@ class Predictor:
                 - qa: (question, context) or {"question", "context"}.
 
         Returns:
-            A list with one answer a text; positions are characters of the original text, end exclusive:
+            A list with one answer per text; positions are characters of the original text, end exclusive:
                 - seq_cls: {"label": str, "confidence": float};
                 - token_cls: a list of {"entity", "label", "start", "end", "confidence"};
                 - qa: {"answer", "start", "end", "confidence", "n_best"}; n_best holds the same four, best first.

@@ -233,7 +233,7 @@ class OpenVinoModel(Model):
     def __init__(self, path, num_threads, bf16=False, blob=None):
         self._blob = blob
         self._config = {
-            # Left out, it computes an FP32 model in bfloat16 where the processor can.
+            # By default, it computes an FP32 model in bfloat16 if the processor can.
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,

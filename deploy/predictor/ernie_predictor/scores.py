@@ -22,7 +22,7 @@ def entity_scores(answers, gold):
     return {"precision": precision, "recall": recall, "f1": 2 * right / max(total_found + total, 1)}
 
 
-# What CMRC2018's scorer (cmrc2018_evaluate.py) leaves out of an answer.
+# What CMRC2018's scorer (cmrc2018_evaluate.py) ignores in an answer.
 CMRC_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 
 

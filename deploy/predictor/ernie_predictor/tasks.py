@@ -328,10 +328,10 @@ def load_task(
     """The task of a model folder, by its config.json, vocab.txt and tokenizer_config.json.
 
     Args:
-        task_name: a key of `ARCHITECTURES` that it must be; left out, whichever it is.
-        max_seq_length: tokens at most; left out, as the model was trained (`model_max_length`).
-        num_threads: for tokenizing; left out, the cores that this process may use.
-        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer kept up); the ids are the same.
+        task_name: the task that it must be, a key of `ARCHITECTURES`; None: any.
+        max_seq_length: maximum tokens per text; None: as the model was trained (`model_max_length`).
+        num_threads: for tokenizing; None: the cores that this process may use.
+        tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
 
     Raises:
         PredictorError: a file is missing or broken, or the files do not fit together.

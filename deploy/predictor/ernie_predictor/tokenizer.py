@@ -33,7 +33,7 @@ SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 # PaddleNLP splits these off as well, besides Unicode's categories P and S (paddlenlp 2.8.1,
 # transformers/tokenizer_utils.py, _is_symbol).
 EXTRA_SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
-# What both fast tokenizers treat as the reference does, whatever stands beside it.
+# What both fast tokenizers treat as the reference does, whatever is beside it.
 _SIMPLE = re.compile(
     "[\t\n\r -\x7e·“”‘’—…、-〃々〆〈-】〔-〛，。！？：；（）［］｛｝％＂＇－．／０-９＠Ａ-Ｚａ-ｚ"
     "\u3400-\u4dbf\u4e00-\u9fa5\u3000①-⑩]*"
@@ -47,8 +47,8 @@ _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 class Encoding(NamedTuple):
     """One tokenized text without special tokens."""
 
-    ids: list  # of int, one a wordpiece
-    offsets: list  # of (start, end) in characters of the text, end exclusive, one a wordpiece; or None
+    ids: list  # of int, one per wordpiece
+    offsets: list  # of (start, end) in characters of the text, end exclusive, one per wordpiece; or None
 
 
 class _Plain(dict):
@@ -87,7 +87,7 @@ class ErnieTokenizer:
         backend: what does the work for nearly all texts: "tokenizers" (Hugging Face), "fast_tokenizer" (PaddleNLP's
             FastTokenizer), or "auto": the second where it is installed, else the first.
         model_max_length: maximum number of tokens of `build_inputs`, where it is not told otherwise.
-        num_threads: threads for a batch; left out, the cores that this process may use.
+        num_threads: threads for a batch; None: the cores that this process may use.
 
     Raises:
         TokenizerError: the backend asked for is not installed.
@@ -135,7 +135,7 @@ class ErnieTokenizer:
             offsets: whether they are needed; it is faster without.
 
         Returns:
-            A list of `Encoding`, one a text.
+            A list of `Encoding`, one per text.
         """
         is_simple = [_SIMPLE.fullmatch(text) is not None for text in texts]
         if all(is_simple):
@@ -245,7 +245,7 @@ class ErnieTokenizer:
 
         Args:
             features: (input_ids, token_type_ids) pairs.
-            length: columns of the arrays; left out, the longest feature's length.
+            length: columns of the arrays; None: the longest feature's length.
 
         Returns:
             {"input_ids", "token_type_ids"}: int64 arrays [batch, length].

@@ -11,7 +11,7 @@ from ernie_predictor import PredictorError
 from ernie_predictor.errors import one_line
 from tqdm import tqdm
 
-LONGEST_WAIT = 120  # seconds; a server that asks for more is given up
+LONGEST_WAIT = 120  # seconds; the client gives up on a server that asks for more
 _LOST = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 # What to do about a status, beside the server's own message.
 _HINTS = {
@@ -29,10 +29,10 @@ class Client:
         model: its name in the route, /models/<model>.
         server: the script that serves such models, for messages.
         timeout: seconds to wait for an answer.
-        retries: how often a request is sent again that met a full or starting server (429, 503), or whose connection
-            was lost. Retry-After is honoured.
+        retries: how often a request is sent again to a full or starting server (429, 503), or after a lost connection.
+            Retry-After is honoured.
         api_key: sent as a Bearer token; None: not sent.
-        connections: that are kept open.
+        connections: how many are kept open.
 
     Attributes:
         truncated: number of texts that the server has truncated so far.
@@ -97,7 +97,7 @@ class Client:
         return PredictorError(f"{self.url} answers in another form than {self.server} does")
 
     def say(self, message):
-        """Prints a warning on standard error, once; the same with other numbers in it is the same."""
+        """Prints a warning on standard error, once; warnings that differ only in numbers are the same."""
         kind = re.sub(r"[\d.,]+", "0", message)
         with self._lock:
             new = kind not in self._said

@@ -39,7 +39,7 @@ def ask_server(task_name, model, parameters, examples, read_answers, shown, abou
         task_name: "seq_cls", "token_cls" or "qa".
         model: the default of --model.
         parameters: which of `PARAMETERS` the task takes.
-        examples: items that are sent where the command line names none.
+        examples: items that are sent if the command line names none.
         read_answers: a function of `result` that returns the answers as the predictor gives them.
         shown: a function of an answer that returns lines for people.
         about: what --help says first.
@@ -155,7 +155,7 @@ def _parse(task, model, parameters, fields, about):
         add(f"--{field}", metavar="TEXT", help="(default: built-in examples)" if field == fields[0] else None)
     add("--dataset", metavar="NAME", help="send its dev set and print the score")
     add("--data_dir", metavar="DIR", help="has <dataset>/dev.json, for NER dev.tsv or test.tsv")
-    add("--output", metavar="FILE", help="for the answers as JSON lines, written when all are there")
+    add("--output", metavar="FILE", help="for the answers as JSON lines, written when all have arrived")
     for name in parameters:
         add(f"--{name}", metavar="N", type=positive, help=f"{PARAMETERS[name]} (default: the server's)")
     add = parser.add_argument_group("Speed").add_argument

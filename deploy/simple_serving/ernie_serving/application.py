@@ -23,8 +23,8 @@ def create_app(routes, settings=None):
     """The application of one or several models.
 
     Args:
-        routes: a list of `Route`: what the models of each task take and give.
-        settings: left out, those of the environment; one that does not fit ends the process with a message.
+        routes: a list of `Route`: input and output of each task's models.
+        settings: None: those of the environment; a wrong value ends the process with a message.
     """
     try:
         settings = settings or load_settings()

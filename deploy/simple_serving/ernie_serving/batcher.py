@@ -1,8 +1,8 @@
 """A queue for one model: the texts of all requests, in batches of similar length.
 
 Texts are taken in the order in which they came, a few batches' worth at once, sorted by length, and cut by a budget of
-tokens, so that a long text never pads thirty short ones. All that was taken runs before more is taken: no text waits
-behind luckier ones for longer than that. Knows no HTTP: `Batcher` serves any program with a task and a model.
+tokens, so that a long text never pads thirty short ones. All that was taken runs before more is taken, so no text
+is overtaken for longer than that. Knows no HTTP: `Batcher` serves any program with a task and a model.
 """
 
 import collections
@@ -96,10 +96,10 @@ class Batcher:
         model: a function of a batch {"input_ids", "token_type_ids"}, int64 [batch, length] each, that returns the
             outputs, float arrays [batch, ...].
         pad: a function of a list of features, (input_ids, token_type_ids), that returns such a batch.
-        max_batch_tokens: tokens of a batch at most, padding counted; a longer text runs alone.
-        max_batch_size: texts of a batch at most.
+        max_batch_tokens: maximum tokens per batch, padding included; a longer text runs alone.
+        max_batch_size: maximum texts per batch.
         max_wait: seconds that the first text waits for others when the model is free.
-        max_queue_tokens: tokens that may wait; beyond, `submit` raises `QueueFull`.
+        max_queue_tokens: maximum tokens in the queue; beyond, `submit` raises `QueueFull`.
         sort: whether what waits is sorted by length.
         lookahead: how many batches' worth is taken and sorted at once.
         on_batch: a function of (texts, tokens, padding, seconds), called after each batch.
@@ -137,7 +137,7 @@ class Batcher:
 
         Args:
             features: [(input_ids, token_type_ids)], as a task's `tokenize` returns them.
-            batch_size: how many of them run at once, at most.
+            batch_size: maximum number of them per batch.
             deadline: `time.monotonic()` after which nobody waits for them.
 
         Returns:
@@ -270,7 +270,7 @@ class Batcher:
         return outputs
 
     def _run_alone(self, batch):
-        """Of a batch that failed, each text runs alone: one of them may be to blame, and spoils no other."""
+        """Runs each text of a failed batch alone, so that only the one that causes the failure gets an error."""
         for job, index, length in batch:
             if job.is_over():
                 continue

@@ -1,4 +1,4 @@
-"""Bodies of requests, and what becomes of a request whose client goes away."""
+"""Bodies of requests, and requests whose client disconnects."""
 
 import asyncio
 import json

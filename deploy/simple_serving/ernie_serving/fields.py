@@ -11,7 +11,7 @@ def texts_of(data, key, known=None, like=None, tokens=False):
     Args:
         data: of the request, a dict.
         known: all fields that `data` may have.
-        like: a list as long as which it must be.
+        like: a list of the length that it must have.
         tokens: whether a text may be a list of tokens, which are joined as in training.
 
     Raises:

@@ -25,7 +25,7 @@ class Host:
         models: the `ModelFolder`s by name.
         services: the `Service` of each model that is open, by name.
         failure: why a model could not be opened, or None.
-        failure_status: the exit status for that; uvicorn's own for a worker that need not be started again.
+        failure_status: the exit status for that; uvicorn's own, for a worker that is not started again.
         draining: whether the server is about to stop: `/ready` says so, while requests are still accepted.
         stopping: whether the server accepts no more requests.
 
@@ -91,7 +91,7 @@ class Host:
         return self.services[name]
 
     def all_ready(self):
-        """Raises ApiError, 503, unless every model may be asked, and goes on to be."""
+        """Raises ApiError, 503, unless every model is ready and the server is not stopping."""
         if self.draining:
             raise unavailable("the server is stopping", 5)
         for name in self.models:

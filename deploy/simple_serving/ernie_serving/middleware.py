@@ -57,7 +57,7 @@ class Watch:
             )
         finally:
             metrics.in_flight.dec()
-            # An unknown path would be a label of its own, and who asks for many of them fills the memory.
+            # Each unknown path would be a new label, and a client that asks for many of them would fill the memory.
             path = getattr(scope.get("route"), "path", "other")
             metrics.requests.labels(path, str(status)).inc()
             self._log(scope, status, request_id, time.perf_counter() - begin)

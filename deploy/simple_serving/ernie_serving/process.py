@@ -35,14 +35,14 @@ def main(make_app, about):
         "access_log": False,
         "log_config": None,
         "timeout_graceful_shutdown": int(settings.shutdown_s),
-        "timeout_keep_alive": 75,  # longer than the 60 s of usual load balancers, which would else see resets
+        "timeout_keep_alive": 75,  # longer than the 60 s of usual load balancers, which would otherwise see resets
     }
     listener = _listen(settings)
     logger.info("listening on %s, port %s, %s worker(s)", settings.host, settings.port, settings.workers)
     with listener:
         if settings.workers == 1:
             app.state.host.failure_status = 1
-            # uvicorn stops in good order, and then raises the signal once more; having been asked to is no failure.
+            # uvicorn shuts down properly, and then raises the signal once more; a requested stop is no failure.
             signal.signal(signal.SIGTERM, lambda *arguments: None)
             with contextlib.suppress(KeyboardInterrupt):
                 uvicorn.Server(uvicorn.Config(app, **options)).run([listener])
@@ -82,7 +82,7 @@ def _run_workers(settings, listener, options):
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor: starts a worker anew that died, and ends when one cannot start."""
+    """uvicorn's supervisor: replaces a worker that died, and ends when one cannot start."""
 
     failed = False
 
@@ -117,14 +117,14 @@ def limit_arenas():
 
 def configure_logging(settings):
     """Log lines to standard error, one per request, unless whoever started this process has set up logging."""
-    logging.getLogger("uvicorn.access").disabled = True  # the same once more
+    logging.getLogger("uvicorn.access").disabled = True  # it would log each request a second time
     if not logging.getLogger().handlers:
         style = "%(message)s" if settings.log_json else "%(asctime)s %(message)s"
         logging.basicConfig(level=logging.INFO, format=style)
 
 
 def drain_first(host):
-    """Told to stop, this process first says so at `/ready` for a moment, so that requests are sent elsewhere."""
+    """After SIGTERM, `/ready` says so for `drain_s` before the process stops, so that requests are sent elsewhere."""
     if threading.current_thread() is not threading.main_thread():
         return
     stop = signal.getsignal(signal.SIGTERM)

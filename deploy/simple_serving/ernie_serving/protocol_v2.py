@@ -16,7 +16,7 @@ HEADER = "inference-header-content-length"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 DTYPES = {"FP32": "<f", "INT64": "<q"}
 
-# Of each task: the fields of a text, those of them that may be left out, and the outputs with their types.
+# For each task: the input fields, which of them are optional, and the outputs with their types.
 INPUTS = {"seq_cls": ("text", "text_pair"), "token_cls": ("text",), "qa": ("question", "context")}
 OPTIONAL = {"text_pair"}
 OUTPUTS = {
@@ -38,7 +38,7 @@ def metadata(name, task):
 
 
 def read_request(body, header_length, load):
-    """(the JSON part, the bytes behind it).
+    """(the JSON part, the bytes after it).
 
     Args:
         header_length: of the header `HEADER`, or None.

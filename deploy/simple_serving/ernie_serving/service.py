@@ -23,7 +23,7 @@ PARAMETERS = {
 
 @dataclass
 class Answers:
-    """Answers of a request, what was cut off its texts, and where its time went (seconds).
+    """Answers of a request, how many of its texts were truncated, and where its time went (seconds).
 
     Attributes:
         warnings: sentences for the client.
