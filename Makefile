@@ -46,7 +46,7 @@ lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: $(DEV_READY) ## Mend style and formatting
+format: $(DEV_READY) ## Fix style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 

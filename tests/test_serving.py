@@ -404,7 +404,7 @@ def test_what_is_cut_is_said(servers, exported):
     assert "max_seq_len 1000 is more than this model takes; 128 is used" in longer
     before = metric(server, "ernie_truncated_texts_total")
     response = server.ask({"data": {"text": "一个不太长的句子"}, "parameters": {"max_seq_len": 8}})
-    assert response.json()["warnings"] == ["1 text is longer than 8 tokens; what stands behind was not read"]
+    assert response.json()["warnings"] == ["1 text is longer than 8 tokens; the rest was not read"]
     assert metric(server, "ernie_truncated_texts_total") == before + 1
     response = server.ask({"data": {"text": "足球"}})
     assert "warnings" not in response.json() and response.headers["x-truncated-texts"] == "0"

@@ -95,7 +95,7 @@ class Task:
         if not self.truncated:
             return None
         many = f"1 {what} is" if self.truncated == 1 else f"{self.truncated:,} {what}s are"
-        return f"{many} longer than {limit} tokens; what stands behind was not read"
+        return f"{many} longer than {limit} tokens; the rest was not read"
 
     def check(self, item: Any) -> Pair:
         """Turns what a caller passed (a str, a pair or a dict) into a `Pair`; other fields of a dict are ignored.
