@@ -381,6 +381,15 @@ def test_workers(exported):
     assert server.process.returncode == 0 and "ended with status -9; a new one starts" in output, output[-3000:]
 
 
+@pytest.mark.skipif(usable_cores() < 2, reason="each worker needs a core")
+def test_workers_end_with_their_supervisor(exported):
+    server = Running("tnews", exported("tnews")[0], "--workers", 2, "--drain_s", 0).wait()
+    workers = psutil.Process(server.process.pid).children()
+    server.process.kill()
+    server.process.communicate()
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+
+
 def test_an_answer_over_a_kept_connection_is_not_held_back(servers):
     """With Nagle's algorithm on, the server's second packet waited 40 ms for the client's acknowledgement."""
     server, outside = servers("tnews"), []

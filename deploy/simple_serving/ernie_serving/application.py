@@ -15,7 +15,7 @@ from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
 from .page import PAGE, PAGE_HEADERS
-from .process import configure_logging, drain_first, fail_to_start, limit_arenas
+from .process import configure_logging, drain_first, fail_to_start, limit_arenas, stop_with_parent
 from .settings import load_settings
 
 
@@ -37,6 +37,7 @@ def create_app(routes, settings=None):
         configure_logging(settings)
         limit_arenas()
         drain_first(host)
+        stop_with_parent()
         loop = asyncio.get_running_loop()
 
         async def open_models():

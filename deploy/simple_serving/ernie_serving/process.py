@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import logging
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -141,6 +142,19 @@ def drain_first(host):
         timer.start()
 
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def stop_with_parent():
+    """Has a worker stop when its supervisor is gone: killed, it can tell nobody, and the port would stay taken."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait():
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="ernie_parent", daemon=True).start()
 
 
 def fail_to_start(host):
