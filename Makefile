@@ -34,10 +34,10 @@ help: ## Show this list
 quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 	$(PY) examples/quickstart.py --dataset $(DATASET) $(ARGS)
 
-test: $(DEV_READY) ## Run the tests; ARGS='-k name' picks some
+test: $(DEV_READY) ## Run the tests in two processes; ARGS='-k name' picks some, ARGS='-n 0' runs them in one
 	@# Where it cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
 	-@$(MAKE) --no-print-directory triton
-	TRITON_PYTHON=$(TRITON_VENV)/bin/python $(PY) -m pytest tests $(ARGS)
+	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
 
 triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
 

@@ -167,7 +167,7 @@ def print_tables(args, results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", help="folder that compress_seq_cls.py wrote; left out, one of --arch is made")
+    add("--model", help="folder that compress_seq_cls.py wrote (default: one of --arch is made)")
     add("--arch", default="medium", help="of examples/make_model.py, where the model is made")
     add("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
     add("--data_dir", default=str(ROOT / "examples" / "data"), help="has tnews/dev.json and iflytek/dev.json")

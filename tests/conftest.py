@@ -1,11 +1,13 @@
 """Fixtures: the sample data and model, the real data where it is there, and ways to run the scripts."""
 
 import contextlib
+import fcntl
 import functools
 import importlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,30 +62,56 @@ def tiny_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run_quickstart(tmp_path_factory):
-    """A function of a data set: runs examples/quickstart.py's commands, once a session, and returns (data set, output
-    folder, what was printed). For tnews the program itself is run; for the others its commands, in this process."""
+def once(tmp_path_factory):
+    """A function of (name, make): calls make(folder) once for all processes of pytest-xdist, of which one runs it while
+    the others wait. Returns (folder, the text that `make` returned)."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def get(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                done.write_text(make(folder), encoding="utf-8")
+        return folder, done.read_text(encoding="utf-8")
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def run_quickstart(once):
+    """A function of a data set: runs examples/quickstart.py's commands, once, and returns (data set, output folder, what
+    was printed). For tnews the program itself is run; for the others its commands, in this process."""
     from examples import make_model, quickstart
 
-    @functools.cache
-    def run(dataset):
-        folder = tmp_path_factory.mktemp(dataset)
+    def make_sample_model(folder):
+        if not (ROOT / "examples/model/model_state.pdparams").exists():
+            make_model.make_model("sample", ROOT / "examples/model/vocab.txt", ROOT / "examples/model")
+        return ""
+
+    def run(dataset, folder):
         if dataset == "tnews":
             command = [sys.executable, "examples/quickstart.py", "--dataset", dataset, "--output_dir", str(folder)]
             done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
             assert done.returncode == 0, done.stdout[-3000:]
-            return dataset, folder, done.stdout
-        if not (ROOT / "examples/model/model_state.pdparams").exists():
-            make_model.make_model("sample", ROOT / "examples/model/vocab.txt", ROOT / "examples/model")
+            return done.stdout
         output = io.StringIO()
         steps = quickstart.commands(dataset, str(folder))
         with _chdir(ROOT), contextlib.redirect_stdout(output):
             for (script, *arguments), epochs in zip(steps.values(), EPOCHS.get(dataset, ((), ()))):
                 call(script.removesuffix(".py"), *arguments, *epochs)
         print(quickstart.summary(dataset, str(folder)), file=output)
-        return dataset, folder, output.getvalue()
+        return output.getvalue()
 
-    return run
+    def get(dataset):
+        once("sample_model_of_examples", make_sample_model)
+        return dataset, *once(f"quickstart_{dataset}", functools.partial(run, dataset))
+
+    return get
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def _run_workers(settings, listener, options):
     for name, value in settings.model_dump(exclude_none=True).items():
         os.environ[name.upper()] = str(value)
     module = os.path.splitext(PROGRAM)[0]
-    config = uvicorn.Config(f"{module}:app", workers=settings.workers, timeout_worker_healthcheck=60, **options)
+    config = uvicorn.Config(f"{module}:app", workers=settings.workers, timeout_worker_healthcheck=10, **options)
     with tempfile.TemporaryDirectory(prefix="ernie_metrics_") as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         workers = _Workers(config, [listener])
