@@ -84,8 +84,9 @@ def once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_quickstart(once):
-    """A function of a data set: runs examples/quickstart.py's commands, once, and returns (data set, output folder, what
-    was printed). For tnews the program itself is run; for the others its commands, in this process."""
+    """A function of a data set: runs examples/quickstart.py's commands once; returns (data set, output folder, output).
+
+    For tnews the program itself is run; for the others its commands, in this process."""
     from examples import make_model, quickstart
 
     def make_sample_model(folder):
