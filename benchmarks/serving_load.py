@@ -388,8 +388,9 @@ class Bench:
                     (pool([a])["requests_per_second"], pool([b])["requests_per_second"])
                     for a, b in zip(measurements, self.loads[kind, reference, clients])
                 ]
-                row["times_reference"] = statistics.median(ours / theirs for ours, theirs in speeds)
-                row["times_reference_rounds"] = [ours / theirs for ours, theirs in speeds]
+                ratios = [ours / theirs for ours, theirs in speeds if theirs]  # it may have answered nothing
+                row["times_reference"] = statistics.median(ratios) if ratios else None
+                row["times_reference_rounds"] = ratios
             if clients == 1 and (kind, name) in self.alone:
                 row["predictor_milliseconds"] = summary(list(itertools.chain(*self.alone[kind, name])))
             loads.append(row)
@@ -419,7 +420,7 @@ def print_tables(args, results):
             if row["texts"] != kind:
                 continue
             times, ratio = row["milliseconds"].get("200"), "–"
-            if "times_reference" in row:
+            if row.get("times_reference"):
                 rounds = ", ".join(f"{value:.2f}" for value in row["times_reference_rounds"])
                 ratio = f"{row['times_reference']:.2f} ({rounds})"
             p50, p99 = (f"{times[key]:.1f}" if times else "–" for key in ("p50", "p99"))
