@@ -91,6 +91,15 @@ def test_a_long_text_pads_no_short_ones(model):
     assert padding == 0
 
 
+def test_padding_that_costs_more_than_a_run_is_not_computed(model):
+    batcher = Batcher(model, pad, max_batch_tokens=4096)
+    hold(batcher, model)
+    job = batcher.submit([feature(n) for n in (300, 500, 20, 480, 290, 30)])
+    model.gate.set()
+    assert outputs(job) == [300, 500, 20, 480, 290, 30]
+    assert model.shapes[1:] == [(2, 500), (2, 300), (2, 30)]
+
+
 def test_nobody_is_overtaken_for_longer_than_the_lookahead(model):
     """Short texts that keep coming do not keep a long one waiting."""
     batcher = Batcher(model, pad, max_batch_tokens=100, lookahead=2)
