@@ -23,8 +23,10 @@ def clone(tmp_path):
 
 
 def make(folder, *arguments, **environment):
+    # Without what `make test` leaves there for a make that it calls.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
-        ["make", *arguments], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+        ["make", *arguments], cwd=folder, env={**inherited, **environment}, capture_output=True, text=True
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -256,7 +256,14 @@ def test_ctrl_c(tmp_path):
     with listening(wait) as (url, _):
         more = ["--dataset", "own", "--data_dir", tmp_path, "--batch_size", 1, "--concurrency", 3]
         started = command("tnews", url, *more, "--output", tmp_path / "out.jsonl")
-        client = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        client = subprocess.Popen(
+            started,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background of a shell ignores the signal, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         asked.wait(60)
         client.send_signal(signal.SIGINT)
         out, err = client.communicate(timeout=10)
