@@ -1,7 +1,6 @@
 """What the three clients share: requests over gRPC with retries, a dev set with several requests in flight, flags."""
 
 import argparse
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -19,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ernie_predictor import PredictorError
 from ernie_predictor.commandline import EXAMPLES, open_output, positive, run, stop
-from ernie_predictor.dev_sets import read_dev_set, score
+from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
 __all__ = ["EXAMPLES", "main"]
@@ -138,7 +137,7 @@ def ask_server(task_name, model, examples, shown, about):
     client = Client(args.url, args.model, task_name, args.timeout, args.retries)
     with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
         if args.dataset:
-            answers = score_dev_set(client, task_name, args)
+            answers = score_dev_set(task_name, args, client.ask, client.check)
         else:
             client.check()
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
@@ -149,31 +148,6 @@ def ask_server(task_name, model, examples, shown, about):
                 print(" | ".join(texts), *shown(answers[-1]), sep="\n    ", flush=True)
         if sink:
             sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-
-
-def score_dev_set(client, task_name, args):
-    """Sends a dev set, prints score and speed, and returns the answers."""
-    if task_name == "qa":
-        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
-    items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
-    client.check()
-    batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
-    begin = time.perf_counter()
-    pool = concurrent.futures.ThreadPoolExecutor(args.concurrency)
-    try:
-        asked = [pool.submit(client.ask, batch) for batch in batches]
-        with tqdm(total=len(items), unit=" texts", disable=None) as bar:
-            for future in concurrent.futures.as_completed(asked):
-                bar.update(len(future.result()))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after an error nothing more is sent
-    seconds = time.perf_counter() - begin
-    answers = [answer for future in asked for answer in future.result()]
-    print(f"{args.dataset}: {len(items):,} texts in {len(batches):,} requests, {args.concurrency} in flight")
-    for name, value in score(task_name, answers, gold).items():
-        print(f"{name}: {value}")
-    print(f"{len(items) / seconds:.1f} texts/s, {len(batches) / seconds:.1f} requests/s", flush=True)
-    return answers
 
 
 def parse(task, model, fields, about):
@@ -195,12 +169,5 @@ def parse(task, model, fields, about):
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")
-    if bool(args.dataset) != bool(args.data_dir):
-        parser.error("--dataset and --data_dir belong together: DATA_DIR/<dataset>/ holds the dev set")
-    named = [field for field in fields if getattr(args, field) is not None]
-    if args.dataset and named:
-        parser.error(f"--dataset sends a dev set, --{named[0]} one text: leave one of them out")
-    missing = [field for field in fields if field not in named and (field == task.first or task.second_required)]
-    if named and missing:
-        parser.error(f"--{named[0]} needs --{missing[0]}")
+    check_texts(parser, args, task)
     return args

@@ -1,21 +1,15 @@
 """The clients' command line: one text, built-in examples, or a dev set and its score."""
 
 import argparse
-import collections
 import contextlib
 import json
 import os
-import queue
 import sys
-import threading
-import time
 from urllib.parse import urlsplit
 
-from ernie_predictor import PredictorError
 from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop
-from ernie_predictor.dev_sets import check_labels, read_dev_set, score
+from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
-from tqdm import tqdm
 
 from .client import Client
 
@@ -66,7 +60,8 @@ def ask_server(task_name, model, parameters, examples, read_answers, shown, abou
 
     with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
         if args.dataset:
-            answers = _score(client, ask, task_name, args)
+            # No labels while the model is being opened.
+            answers = score_dev_set(task_name, args, ask, lambda: client.info().get("labels"))
         else:
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
             answers = []
@@ -82,62 +77,6 @@ def ask_server(task_name, model, parameters, examples, read_answers, shown, abou
 def _texts(item):
     """The texts of an item, which is a text or a tuple of texts."""
     return item if isinstance(item, tuple) else (item,)
-
-
-def _score(client, ask, task_name, args):
-    """Sends a dev set, prints score and speed, and returns the answers."""
-    if task_name == "qa":
-        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
-    items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
-    if labels := client.info().get("labels"):  # none while the model is being opened
-        check_labels(task_name, gold, labels)
-    batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
-    answers = [None] * len(batches)
-    start = time.perf_counter()
-    with tqdm(total=len(items), unit=" texts", disable=None) as bar:
-        for number, part in _in_flight(ask, batches, args.concurrency):
-            answers[number] = part
-            bar.update(len(part))
-    seconds = time.perf_counter() - start
-    answers = [answer for part in answers for answer in part]
-    print(f"{args.dataset}: {len(items):,} texts in {len(batches):,} requests, {args.concurrency} in flight")
-    for name, value in score(task_name, answers, gold).items():
-        print(f"{name}: {value}")
-    print(f"{len(items) / seconds:.1f} texts/s, {len(batches) / seconds:.1f} requests/s", flush=True)
-    return answers
-
-
-def _in_flight(ask, batches, concurrency):
-    """Yields (number of a batch, its answers) as they come, with several requests in flight.
-
-    Raises:
-        PredictorError: a request failed; says which texts it held.
-    """
-    waiting, done = collections.deque(enumerate(batches)), queue.SimpleQueue()
-
-    def work():
-        with contextlib.suppress(IndexError):
-            while True:
-                number, batch = waiting.popleft()
-                try:
-                    done.put((number, ask(batch)))
-                except Exception as e:
-                    done.put((number, e))
-
-    # Daemons, so that neither an error nor Ctrl-C waits for what is in flight.
-    for _ in range(min(concurrency, len(batches))):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        for _ in batches:
-            number, answers = done.get()
-            if isinstance(answers, PredictorError):
-                first = sum(map(len, batches[:number])) + 1
-                raise PredictorError(f"texts {first:,} to {first + len(batches[number]) - 1:,}: {answers}")
-            if isinstance(answers, Exception):
-                raise answers
-            yield number, answers
-    finally:
-        waiting.clear()
 
 
 def _parse(task, model, parameters, fields, about):
@@ -169,14 +108,7 @@ def _parse(task, model, parameters, fields, about):
         good = False
     if not good:
         parser.error(f"--url {args.url}: expected an address such as http://127.0.0.1:8189")
-    if bool(args.dataset) != bool(args.data_dir):
-        parser.error("--dataset and --data_dir belong together: DATA_DIR/<dataset>/ holds the dev set")
-    named = [field for field in fields if getattr(args, field) is not None]
-    if args.dataset and named:
-        parser.error(f"--dataset sends a dev set, --{named[0]} one text: leave one of them out")
-    missing = [field for field in fields if field not in named and (field == task.first or task.second_required)]
-    if named and missing:
-        parser.error(f"--{named[0]} needs --{missing[0]}")
+    check_texts(parser, args, task)
     return args
 
 
