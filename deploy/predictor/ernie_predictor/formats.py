@@ -68,7 +68,7 @@ def read_lines(path):
 def parse_json(text, path, line, expected):
     """A JSON value that begins at a line of a file, or an error that says what was expected there."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_fields)
+        return json.loads(text, object_pairs_hook=unique_fields)
     except json.JSONDecodeError as e:
         line, reason = line + e.lineno - 1, f"is not JSON: {e.msg} (column {e.colno})"
     except ValueError as e:
@@ -78,7 +78,7 @@ def parse_json(text, path, line, expected):
     raise PredictorError(f"{path} line {line} {reason}; expected {expected}")
 
 
-def _unique_fields(pairs):
+def unique_fields(pairs):
     """A JSON object; of a field that it has twice, Python would silently take the last."""
     fields = dict(pairs)
     if len(fields) < len(pairs):

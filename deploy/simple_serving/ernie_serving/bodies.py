@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+from ernie_predictor.formats import unique_fields
 from starlette.requests import ClientDisconnect
 
 from .errors import ApiError, bad_request, too_large
@@ -38,7 +39,7 @@ def load_json(content):
         ApiError: 400.
     """
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=unique_fields)
     except UnicodeDecodeError as e:
         raise bad_request(f"the body is not UTF-8: {e.reason} at byte {e.start}") from None
     except (ValueError, RecursionError) as e:
