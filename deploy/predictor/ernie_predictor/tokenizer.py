@@ -27,6 +27,7 @@ import numpy as np
 
 from .errors import TokenizerError
 from .machine import usable_cores
+from .unicode_13 import is_assigned
 
 TOKENIZERS = ("tokenizers", "fast_tokenizer")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -55,7 +56,8 @@ class _Plain(dict):
     """{character: what the reference makes of it}, filled as characters turn up.
 
     Lower-cased, decomposed and without accents, if asked for; what stands alone (ideographs, punctuation, symbols)
-    between spaces; nothing for control, unassigned and private-use characters and U+FFFD, which are dropped.
+    between spaces; nothing for control, unassigned and private-use characters and U+FFFD, which are dropped. What is
+    unassigned is the same on every Python.
     """
 
     def __init__(self, do_lower_case):
@@ -63,7 +65,7 @@ class _Plain(dict):
         self.do_lower_case = do_lower_case
 
     def __missing__(self, char):
-        text = char.lower() if self.do_lower_case else char
+        text = (char.lower() if self.do_lower_case else char) if is_assigned(char) else ""
         text = "".join(c for c in text if c in "\t\n\r" or not (unicodedata.category(c)[0] == "C" or c == "\ufffd"))
         alone = _IDEOGRAPHS.fullmatch(text)
         if self.do_lower_case:
