@@ -1,8 +1,8 @@
 """The characters of Unicode 13.0, which Python 3.10 has: the version that models are trained with.
 
 Newer Pythons know newer characters, such as the emoji of 2021 (U+1FAE0). The tokenizer drops what is unassigned, so a
-text with one of them would get other input ids on a server with Python 3.13 than in training with 3.10. So the tokenizer
-asks here what is assigned, on any Python.
+text with one of them would get other input ids on a server with Python 3.13 than in training with 3.10. Here it is the
+same on any Python.
 
 Nothing else that the tokenizer reads changed from Unicode 13.0 to 15.1, but the category of U+1734.
 """
