@@ -1,4 +1,4 @@
-"""Report: every variant timed on the dev set in one run, as a table and as files; and the fastest within a budget."""
+"""Report: every variant timed on the dev set in one run, as a table, files and a picture; the fastest in a budget."""
 
 import os
 import shutil
@@ -85,7 +85,7 @@ def _speed(times, original_times):
 
 
 def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_drop):
-    """Times every variant and the original, and writes compression_report.json and .md.
+    """Times every variant and the original, and writes compression_report.json, .md and .png.
 
     Args:
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
@@ -98,7 +98,7 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
     timed = f"times {len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}"
-    console.row("report", f"{output_dir}/compression_report.md and .json: {timed}")
+    console.row("report", f"{output_dir}/compression_report.md, .json and .png: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
     metrics = {name: read_metrics(folder) for name, folder in folders.items()}
     original = metrics[names[0]][score_name]
@@ -130,6 +130,12 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     write_json(os.path.join(output_dir, "compression_report.json"), report)
     text = report_table(report)
     write_text(os.path.join(output_dir, "compression_report.md"), text)
+    try:
+        from ernie.report_picture import draw_report  # here: matplotlib is optional
+    except ImportError as e:
+        logger.warning(f"no compression_report.png, which needs matplotlib: pip install matplotlib ({e})")
+    else:
+        draw_report(report, choose_best(rows, max_drop), os.path.join(output_dir, "compression_report.png"))
     print("\n" + text, flush=True)
     return rows
 

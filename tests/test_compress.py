@@ -11,6 +11,7 @@ import time
 import weakref
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,7 +21,7 @@ from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read, st
 from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
-from ernie import paddle_int8, pruning, report
+from ernie import paddle_int8, pruning, report, report_picture
 from ernie.argument_checks import ALGORITHMS, STRATEGIES, read_width, width_name
 from ernie.arguments import CompressionArguments
 from ernie.compression import plan
@@ -531,6 +532,7 @@ def test_max_drop_takes_the_fastest_within_the_budget(tmp_path, tiny_fine_tuned,
     best = read(tmp_path / "best" / "metrics.json")
     assert best["variant"] == max(report["variants"][1:], key=texts_per_second)["variant"]
     assert (tmp_path / "best" / "model.onnx").read_bytes() == (tmp_path / best["variant"] / "model.onnx").read_bytes()
+    assert has_colour(tmp_path / "compression_report.png", report_picture.BEST)
     rows = copy.deepcopy(report["variants"])
     # Whichever engine measured fastest counts.
     for fastest, other in ((1, 2), (2, 1)):
@@ -555,10 +557,20 @@ def test_best_is_made_beside_the_model_by_default(tmp_path, tiny_fine_tuned):
     call("compress_seq_cls", *arguments, *QUICK)
     report = read(model / "compression_report.json")
     assert (model / "mse4_1" / "model.onnx").exists()
-    assert (model / "best" / "metrics.json").exists() == (report["variants"][1]["change"] >= -0.5)
+    found = (model / "best" / "metrics.json").exists()
+    assert found == (report["variants"][1]["change"] >= -0.5)
+    # The only variant: it is the best, or there is none.
+    assert has_colour(model / "compression_report.png", report_picture.BEST) == found
+    assert has_colour(model / "compression_report.png", report_picture.PLAIN) != found
     text = (model / "compression_report.md").read_text(encoding="utf-8")
     (share,) = report["baseline"].values()
     assert report["advice"] in text and f"Baseline: always the commonest label, {100 * share:.2f}." in text
+
+
+def has_colour(picture, colour):
+    """Whether a PNG has pixels of a colour, "#rrggbb"."""
+    pixels = (255 * matplotlib.image.imread(picture)).round()[..., :3]
+    return bool((pixels == [*bytes.fromhex(colour[1:])]).all(axis=-1).any())
 
 
 def test_advice():
@@ -608,14 +620,18 @@ def batch_collator(features):
     }
 
 
-def test_running_again_makes_nothing_anew(tmp_path, tiny_fine_tuned):
+def test_running_again_makes_nothing_anew(tmp_path, tiny_fine_tuned, monkeypatch, caplog):
     arguments = ("tnews", tiny_fine_tuned("tnews"), tmp_path, "--strategy", "dynabert+qat", *QUICK)
     compress(*arguments)
     files = ["export/model.onnx", "width_mult_0.75/model.onnx", "width_mult_0.75/qat/model.onnx"]
     before = [(tmp_path / name).stat().st_mtime_ns for name in files]
     compress(*arguments)
     assert [(tmp_path / name).stat().st_mtime_ns for name in files] == before
+    # Without matplotlib there is a line that says so, and no picture.
+    (tmp_path / "compression_report.png").unlink()
+    monkeypatch.setitem(sys.modules, "ernie.report_picture", None)
     compress(*arguments, "--moving_rate", 0.8)
+    assert "pip install matplotlib" in caplog.text and not (tmp_path / "compression_report.png").exists()
     after = [(tmp_path / name).stat().st_mtime_ns for name in files]
     assert after[:2] == before[:2] and after[2] > before[2]
 
