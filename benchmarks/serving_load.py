@@ -239,12 +239,12 @@ def serve_simple(folder, port):
     uvicorn.run(app, host="127.0.0.1", port=port, timeout_keep_alive=15)  # as `paddlenlp server` does
 
 
-def make_models(arch, vocab_file, folder):
+def make_models(arch, vocab_file, folder, task="seq_cls"):
     """Folders as the scripts write them; prints where the FP32 and the INT8 one are."""
     sys.path.insert(0, str(ROOT))
     from compression_speed import make_folders
 
-    args = types.SimpleNamespace(task="seq_cls", arch=arch, vocab_file=vocab_file, width_mult=0.75)
+    args = types.SimpleNamespace(task=task, arch=arch, vocab_file=vocab_file, width_mult=0.75)
     folders, _ = make_folders(args, folder)
     return {"fp32": folders["FP32"], "int8": folders["INT8"]}
 
