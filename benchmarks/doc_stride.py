@@ -9,8 +9,8 @@ are computed twice is counted on all dev texts. Speed is measured on some of the
 in turns, with random weights, which change no speed.
 
 The score is that of --scored_model, the sample's, on the sample's dev set. Its windows are shorter, and so its strides
-are shortened by the same factor. Few of its contexts are longer than a window: the score is also given for contexts
-that are joined with others of the dev set.
+are shortened by the same factor. Few of its contexts are longer than a window: the score is also given for the same dev
+set with every context made long, as those few are.
 """
 
 import sys
@@ -18,11 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy" / "predictor"))
+sys.path.insert(1, str(ROOT))
 
 import argparse
 import copy
 import json
 import math
+import random
+import re
 import statistics
 import tempfile
 import time
@@ -34,9 +37,11 @@ from ernie_predictor.tasks import load_task
 from serving_load import child, machine
 from tqdm import tqdm
 
+from examples.make_data import CMRC_LONG_WHAT, CMRC_LONG_WHEN, CMRC_LONG_WHO
+
 SAMPLE = ROOT / "examples" / "data"
 LENGTH = 512  # tokens per window, as configs/default.yml trains
-JOINED = 4  # contexts of the sample that make a long one
+FILLERS = 37  # sentences that make a context of the sample long
 
 
 def even_windows(build_windows):
@@ -79,15 +84,17 @@ def count_tokens(task, items):
     }
 
 
-def joined(items):
-    """Each context with JOINED - 1 others of the same dev set around it, itself first, second, ... in turn."""
-    contexts = list(dict.fromkeys(context for _, context in items))
-    long = []
-    for question, context in items:
-        place = contexts.index(context)
-        first = place - place % JOINED
-        long.append((question, "".join(contexts[first : first + JOINED])))
-    return long
+def lengthened(items):
+    """Each context with sentences between its own, as examples/make_data.py makes the few long contexts of the sample."""
+    dice, long = random.Random(0), {}
+    for context in dict.fromkeys(context for _, context in items):
+        sentences = re.findall("[^。，]*[。，]", context)
+        for _ in range(FILLERS):
+            words = (CMRC_LONG_WHEN, CMRC_LONG_WHO, CMRC_LONG_WHAT)
+            # Not before the first, which gives the name.
+            sentences.insert(dice.randint(1, len(sentences)), "".join(map(dice.choice, words)) + "。")
+        long[context] = "".join(sentences)
+    return [(question, long[context]) for question, context in items]
 
 
 def measure_speed(args, folder, items):
@@ -111,14 +118,15 @@ def measure_speed(args, folder, items):
 
 
 def measure_scores(args):
-    """{(layout, stride): {"exact_match", "f1", "joined": the same two}} of --scored_model."""
+    """{(layout, stride): {"exact_match", "f1", "long": the same two}} of --scored_model."""
     items, gold = read_dev_set("qa", SAMPLE, "cmrc2018")
+    long_items = lengthened(items)
     task, model = open_folder(args.scored_model, "qa", num_threads=args.threads)
     scores = {}
     for key, variant in tqdm(layouts_of(task, args.doc_stride).items(), unit=" layouts", desc="scores", disable=None):
         predictor = Predictor(variant, model, args.batch_size)
         scores[key] = score("qa", predictor.predict(items), gold)
-        scores[key]["joined"] = score("qa", predictor.predict(joined(items)), gold)
+        scores[key]["long"] = score("qa", predictor.predict(long_items), gold)
     return scores, task.max_seq_length
 
 
@@ -163,11 +171,11 @@ def tables(args, found):
     if not args.scored_model:
         return
     yield f"\n| `--doc_stride` | Windows | Stride of the sample model, windows of {found['scored_length']} tokens | "
-    yield f"Exact match / F1 | Contexts joined by {JOINED} |\n|---|---|---|---|---|\n"
+    yield f"Exact match / F1 | Contexts made long |\n|---|---|---|---|---|\n"
     for row in found["rows"]:
         stride = max(round(row["doc_stride"] * found["scored_length"] / LENGTH), 1)
         cells = [row["doc_stride"], row["windows"], stride]
-        for scores in (row["score"], row["score"]["joined"]):
+        for scores in (row["score"], row["score"]["long"]):
             cells.append(f"{100 * scores['exact_match']:.1f} / {100 * scores['f1']:.1f}")
         yield f"| {' | '.join(map(str, cells))} |\n"
 
