@@ -85,7 +85,7 @@ def count_tokens(task, items):
 
 
 def lengthened(items):
-    """Each context with sentences between its own, as examples/make_data.py makes the few long contexts of the sample."""
+    """Each context with more sentences in between, as examples/make_data.py makes the few long ones of the sample."""
     dice, long = random.Random(0), {}
     for context in dict.fromkeys(context for _, context in items):
         sentences = re.findall("[^。，]*[。，]", context)
@@ -171,7 +171,7 @@ def tables(args, found):
     if not args.scored_model:
         return
     yield f"\n| `--doc_stride` | Windows | Stride of the sample model, windows of {found['scored_length']} tokens | "
-    yield f"Exact match / F1 | Contexts made long |\n|---|---|---|---|---|\n"
+    yield "Exact match / F1 | The same, all contexts long |\n|---|---|---|---|---|\n"
     for row in found["rows"]:
         stride = max(round(row["doc_stride"] * found["scored_length"] / LENGTH), 1)
         cells = [row["doc_stride"], row["windows"], stride]

@@ -223,8 +223,7 @@ def growth(rows):
         found["is_straight"] = found["line"]["deviation"] <= STRAIGHT
     if len(rows) > 3:
         found["square"] = fit(sizes, seconds, 2)
-        _, linear, square = found["square"]["coefficients"]
-        found["square_share"] = square * sizes[-1] ** 2 / seconds[-1]
+        found["square_share"] = found["square"]["coefficients"][2] * sizes[-1] ** 2 / seconds[-1]
     return found
 
 
@@ -234,8 +233,9 @@ def verdict(part, summary):
     unit, text = UNITS[part], []
     if part == "processes":
         one, more = rows[0], rows[-1]
-        text.append(f"{more['size']} processes train {more['samples_per_second'] / one['samples_per_second']:.2f} times "
-                    f"as fast as one, and each holds {more['megabytes'] / one['megabytes']:.2f} times as much")  # fmt: skip
+        speed, memory = (more[name] / one[name] for name in ("samples_per_second", "megabytes"))
+        text.append(f"{more['size']} processes train {speed:.2f} times as fast as one, and each holds {memory:.2f} "
+                    "times as much memory")  # fmt: skip
     if "line" in found:
         start, slope = found["line"]["coefficients"]
         line = f"{start:.3g} s + {1000 * slope:.3g} ms x {unit}: "
@@ -292,8 +292,8 @@ def tables(args, about, parts):
     """The figures in Markdown."""
     found = about["machine"]
     packages = ", ".join(f"{name} {found[name]}" for name in ("onnxruntime", "openvino", "fastapi") if name in found)
-    yield f"{args.threads} threads, {found['cores']} cores of {found['processor']}; {packages}; Python {found['python']}; "
-    yield f"medians of {args.rounds} rounds\n"
+    yield f"{args.threads} threads, {found['cores']} cores of {found['processor']}; {packages}; "
+    yield f"Python {found['python']}; medians of {args.rounds} rounds\n"
     for part, summary in parts.items():
         arch = args.small_arch if part in ("texts", "processes") else args.arch
         more = f", {summary['rows'][0]['texts']} texts" if part == "lengths" else ""

@@ -1,8 +1,10 @@
 """The predictor against --do_predict, on models that run_*.py and compress_*.py wrote, through every backend here."""
 
 import importlib.util
+import itertools
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -98,6 +100,25 @@ def test_long_texts_are_read_in_windows_as_in_do_predict(tmp_path, exported, cap
     assert_same(predictor.predict([r["text"] for r in results]), [r["entities"] for r in results])
     assert not [r for r in caplog.records if r.name == "ernie_predictor"]  # nothing was cut
     assert any(e["start"] > 16 for r in results for e in r["entities"])
+
+
+def test_the_doc_stride_is_the_users(exported, tmp_path):
+    """A longer one reads fewer windows; none is longer than a window."""
+    folder, inputs, _ = exported("cmrc2018")
+    question, context = max(inputs, key=lambda pair: len(pair[1]))
+    short, long = (ErniePredictor(folder, doc_stride=stride) for stride in (20, 100))
+    for predictor, stride in ((short, 20), (long, 100)):
+        features, notes = predictor.task.tokenize([predictor.task.check((question, context))])
+        firsts = [first for first, _ in notes[0][1]]
+        assert len(features) > 2 and {b - a for a, b in itertools.pairwise(firsts)} == {stride}
+    assert_same(pickle.loads(pickle.dumps(long)).predict([(question, context)]), long.predict([(question, context)]))
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"question": question, "context": context}), encoding="utf-8")
+    done = infer("--model_path", folder, "--input", source, "--doc_stride", "100")
+    assert_same(json.loads(done.stdout), long.predict([(question, context)])[0])
+    fails(
+        infer("--model_path", folder, "--doc_stride", "160"), 2, "--doc_stride 160: must be", "160 tokens of a window"
+    )
 
 
 def test_a_text_of_any_length_keeps_its_entities(exported):
@@ -482,6 +503,7 @@ def test_a_broken_line_ends_the_run(exported, tmp_path):
         (["--model_path", "MODEL", "--batch_size", "0"], 2, "expected a whole number, 1 or more"),
         (["--model_path", "MODEL", "--max_seq_length", "99999"], 2, "--max_seq_length 99999"),
         (["--model_path", "MODEL", "--task_name", "qa"], 2, "holds a model for seq_cls"),
+        (["--model_path", "MODEL", "--doc_stride", "64"], 2, "--doc_stride: a seq_cls model reads no windows"),
         (["--model_path", "MODEL", "--input", "none.txt"], 1, "--input none.txt: No such file"),
         (["--model_path", "MODEL", "--output", "none/out"], 1, "--output none/out: No such file"),
         (["--model_path", "none"], 1, "--model_path none: no such folder"),

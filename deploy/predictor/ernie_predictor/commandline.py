@@ -63,6 +63,8 @@ def new_parser(description):
     add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
     add("--task_name", choices=ARCHITECTURES, help="the model's task (default: told from its config.json)")
     add("--max_seq_length", metavar="N", type=positive, help="at most N tokens per text (default: as in training)")
+    add("--doc_stride", metavar="N", type=positive, help="tokens from window to window of a long text or context "
+        "(default: as in training); larger is faster")  # fmt: skip
     add("--tokenizer", choices=TOKENIZERS, default=TOKENIZERS[0], help="the ids are the same")
     add = parser.add_argument_group("Texts and answers").add_argument
     add("--input", metavar="FILE", help="- for standard input (default: two built-in examples)")
@@ -107,6 +109,7 @@ def answer(args, **options):
             max_seq_length=args.max_seq_length,
             cache_dir=args.cache_dir,
             tokenizer=args.tokenizer,
+            doc_stride=args.doc_stride,
             **options,
         )
         if source is None:

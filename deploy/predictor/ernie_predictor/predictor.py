@@ -41,6 +41,7 @@ def open_folder(
     device: str = "cpu",
     device_id: int = 0,
     tokenizer: str = "tokenizers",
+    doc_stride: int | None = None,
 ) -> tuple[Task, Model]:
     """Opens a model folder.
 
@@ -62,6 +63,7 @@ def open_folder(
         device: "cpu", "gpu", "xpu" or "npu".
         device_id: which of several GPUs, XPUs or NPUs.
         tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
+        doc_stride: for token_cls and qa: tokens between the beginnings of two windows; None: as the model was trained.
 
     Returns:
         (task, model): a task of tasks.py, and a model of runtimes.py, whose `precision_mode` is the one it has.
@@ -72,7 +74,7 @@ def open_folder(
     """
     model_dir = str(model_dir)
     check_exported(model_dir)
-    task = load_task(model_dir, task_name, max_seq_length, num_threads, tokenizer)
+    task = load_task(model_dir, task_name, max_seq_length, num_threads, tokenizer, doc_stride)
     if precision_mode == "auto":
         precision_mode = precision_of(model_dir)
     if calibration is not None and (precision_mode, device) != ("int8", "cpu"):

@@ -324,6 +324,7 @@ def load_task(
     max_seq_length: int | None = None,
     num_threads: int | None = None,
     tokenizer: str = "tokenizers",
+    doc_stride: int | None = None,
 ) -> Task:
     """The task of a model folder, by its config.json, vocab.txt and tokenizer_config.json.
 
@@ -332,10 +333,11 @@ def load_task(
         max_seq_length: maximum tokens per text; None: as the model was trained (`model_max_length`).
         num_threads: for tokenizing; None: the cores that this process may use.
         tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
+        doc_stride: for token_cls and qa: tokens between the beginnings of two windows; None: as the model was trained.
 
     Raises:
         PredictorError: a file is missing or broken, or the files do not fit together.
-        UsageError: the folder is of another task, or the model takes no texts of that length.
+        UsageError: the folder is of another task, or the model takes no texts of that length, or reads no windows.
     """
     config = _read_config(model_dir)
     name, architecture = _architecture(config, model_dir)
@@ -356,6 +358,14 @@ def load_task(
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
     params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(name))
+    if doc_stride is not None:
+        if "doc_stride" not in TASKS[name].defaults:
+            raise UsageError(f"--doc_stride: a {name} model reads no windows; longer texts are truncated")
+        if not 1 <= doc_stride < length:
+            raise UsageError(
+                f"--doc_stride {doc_stride}: must be 1 or more, and less than the {length} tokens of a window"
+            )
+        params = {**(params or {}), "doc_stride": doc_stride}
     try:
         return TASKS[name](own, length, dict(enumerate(labels)), params)
     except PredictorError as e:
