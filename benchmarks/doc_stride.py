@@ -149,7 +149,10 @@ def results(args, folder):
                 "times_first_rounds": ratios,
             }
         rows.append({**row, "score": scores.get((layout, stride))})
-    return {"machine": machine(), "questions": len(items), "scored_length": scored_length, "rows": rows}
+    about = {
+        name: vars(args)[name] for name in ("arch", "precision_mode", "questions", "batch_size", "threads", "rounds")
+    }
+    return {"machine": machine(), **about, "dev_set": len(items), "scored_length": scored_length, "rows": rows}
 
 
 def tables(args, found):
@@ -158,7 +161,7 @@ def tables(args, found):
     packages = ", ".join(f"{name} {about[name]}" for name in ("onnxruntime", "openvino") if name in about)
     model = args.model_path or f"ERNIE 3.0-{args.arch}"
     yield f"{model}, {args.precision_mode}, windows of {LENGTH} tokens, batch size {args.batch_size}; {args.threads} "
-    yield f"threads of {about['processor']}; {packages}; Python {about['python']}; {found['questions']} questions, "
+    yield f"threads of {about['processor']}; {packages}; Python {about['python']}; {found['dev_set']} questions, "
     yield f"{args.questions} of them timed, medians of {args.rounds} rounds\n"
     yield f"\n| `--doc_stride` | Windows | Per question | Computed twice | Questions/s, batches (times {first}) | "
     yield f"Questions/s, one by one (times {first}) |\n|---|---|---|---|---|---|\n"
@@ -210,7 +213,7 @@ def main():
     table = "".join(tables(args, found))
     if args.output:
         output = Path(args.output)
-        output.write_text(json.dumps({"arguments": vars(args), **found}, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         output.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
 

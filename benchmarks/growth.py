@@ -71,8 +71,11 @@ class Bench:
     def __init__(self, args, folder):
         self.args, self.folder, self.measured, self.folders = args, Path(folder), {}, {}
         # What the figures depend on. The rest may be other where the program goes on.
-        self.about = {"machine": machine()}
-        self.about |= {name: value for name, value in vars(args).items() if name not in ("output", "parts")}
+        self.about = {"machine": machine(), "headlines": len(self.headlines())}
+        self.about["vocabulary"] = len(Path(args.vocab_file).read_bytes().splitlines())
+        self.about |= {
+            name: vars(args)[name] for name in ("arch", "small_arch", "threads", "seconds", "rounds", "quick")
+        }
         if args.output and os.path.exists(args.output):
             found = json.loads(Path(args.output).read_text(encoding="utf-8"))
             changed = [name for name, value in self.about.items() if found["about"].get(name) != value]
@@ -118,7 +121,7 @@ class Bench:
         return self.folders[arch]
 
     def run(self, command):
-        """{"seconds", "megabytes"} of a process from its start to its end."""
+        """{"seconds", "cpu_seconds", "megabytes"} of a process from its start to its end."""
         with open(self.folder / "log", "w+b") as log:
             start = time.perf_counter()
             process = subprocess.Popen(
@@ -136,7 +139,8 @@ class Bench:
             if process.returncode:
                 log.seek(0)
                 sys.exit(f"{' '.join(map(str, command))}\n{log.read().decode(errors='replace')[-3000:]}")
-        return {"seconds": seconds, "megabytes": usage.ru_maxrss / 1024}
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "megabytes": usage.ru_maxrss / 1024}
 
     def infer(self, arch, texts, max_seq_length):
         source = self.folder / "texts.txt"

@@ -3,6 +3,7 @@
 python benchmarks/predictor_speed.py --output benchmarks/results/predictor_speed.json
 python benchmarks/serving_load.py --output benchmarks/results/serving_load.json
 python benchmarks/choose_model.py
+python benchmarks/growth.py --output benchmarks/results/growth.json
 python benchmarks/pictures.py                     docs/images/*.svg, from benchmarks/results/
 
 Text stays text, in the reader's own font, and the background is transparent, for light and dark pages.
@@ -278,6 +279,7 @@ def main():
     for results, draw, texts, name in (
         ("predictor_speed.json", draw_speedup, WORDS, "speedup"),
         ("serving_load.json", draw_servers, WORDS, "servers"),
+        ("growth.json", draw_growth, GROWTH_WORDS, "growth"),
         *(
             ("choose_model.json", functools.partial(draw_choice, precision=name), CHOICE_WORDS, f"choose_model_{name}")
             for name in ("fp32", "int8", "pruned_int8")
@@ -289,6 +291,64 @@ def main():
         figures = json.loads((args.results / results).read_text(encoding="utf-8"))
         for language, words in texts.items():
             draw(figures, words, args.output_dir / f"{name}{language}.svg")
+
+
+GROWTH_WORDS = {
+    "": {
+        "texts": "number of texts",
+        "lengths": "tokens per text",
+        "clients": "clients of a server",
+        "seconds": "seconds",
+        "p50": "p50, ms",
+        "megabytes": "peak memory, MB",
+        "line": "straight line",
+        "setup": "ERNIE 3.0 {small_arch} (texts) and {arch} (the rest), INT8, {threads} threads of {processor}",
+    },
+    "_zh": {
+        "texts": "文本条数",
+        "lengths": "每条的 token 数",
+        "clients": "服务的并发客户端数",
+        "seconds": "耗时，秒",
+        "p50": "延迟 p50，毫秒",
+        "megabytes": "内存峰值，MB",
+        "line": "直线拟合",
+        "setup": "ERNIE 3.0 {small_arch}（文本条数）、{arch}（其余），INT8，{processor} {threads} 线程",
+    },
+}
+
+
+def draw_growth(figures, words, path):
+    """Time above and memory below, against what grows; the straight line nearest to the times is dashed."""
+    parts = [name for name in ("texts", "lengths", "clients") if name in figures["parts"]]
+    figure, axes = plt.subplots(2, len(parts), figsize=(2.9 * len(parts), 4.4), squeeze=False)
+    for (top, bottom), name in zip(axes.T, parts):
+        rows, found = figures["parts"][name]["rows"], figures["parts"][name]["growth"]
+        sizes = [row["size"] for row in rows]
+        scale = 1000 if name == "clients" else 1
+        if "line" in found:
+            start, slope = found["line"]["coefficients"]
+            top.plot(sizes, [scale * (start + slope * size) for size in sizes], "--", color=SOFT, lw=1,
+                     label=words["line"])  # fmt: skip
+        top.plot(sizes, [scale * row["seconds"] for row in rows], "o-", color=COLOURS[2], ms=4, lw=1.5)
+        bottom.plot(sizes, [row["megabytes"] for row in rows], "o-", color=COLOURS[3], ms=4, lw=1.5)
+        top.set_ylabel(words["p50" if name == "clients" else "seconds"], color=INK, fontsize=9)
+        bottom.set_ylabel(words["megabytes"], color=INK, fontsize=9)
+        bottom.set_xlabel(words[name], color=INK, fontsize=9)
+        if name != "lengths":  # over decades
+            top.loglog()
+            bottom.semilogx()
+        bottom.set_ylim(0, 1.15 * max(row["megabytes"] for row in rows))
+        for ax in (top, bottom):
+            ax.tick_params(colors=INK, labelsize=8, which="both")
+            ax.patch.set_alpha(0)
+            for side in ("top", "right"):
+                ax.spines[side].set_visible(False)
+            for side in ("left", "bottom"):
+                ax.spines[side].set_color(INK)
+    axes[0][0].legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=8)
+    setup = words["setup"].format(**figures["about"], processor=figures["about"]["machine"]["processor"])
+    figure.text(0.01, 0.01, setup, color=SOFT, fontsize=6.5)
+    save(figure, path)
 
 
 if __name__ == "__main__":
