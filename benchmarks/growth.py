@@ -77,8 +77,11 @@ class Bench:
             name: vars(args)[name] for name in ("arch", "small_arch", "threads", "seconds", "rounds", "quick")
         }
         if args.output and os.path.exists(args.output):
-            found = json.loads(Path(args.output).read_text(encoding="utf-8"))
-            changed = [name for name, value in self.about.items() if found["about"].get(name) != value]
+            try:
+                found = json.loads(Path(args.output).read_text(encoding="utf-8"))
+                changed = [name for name, value in self.about.items() if found["about"].get(name) != value]
+            except (ValueError, KeyError, TypeError):
+                raise PredictorError(f"--output {args.output} is no file of growth.py: name another") from None
             if changed:
                 raise PredictorError(
                     f"--output {args.output} has figures of another {', '.join(changed)}: remove it, or name another"

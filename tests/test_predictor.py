@@ -627,6 +627,9 @@ def test_growth_measures_and_goes_on(quantized, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--threads", "1"])
     with pytest.raises(PredictorError, match="figures of another threads"):
         growth.main()
+    output.write_text("[]", encoding="utf-8")
+    with pytest.raises(PredictorError, match=r"growth\.json is no file of growth\.py"):
+        growth.main()
 
 
 def test_growth_measures_the_peak_memory(tmp_path):
