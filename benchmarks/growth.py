@@ -196,6 +196,7 @@ class Bench:
             command += ["--data_dir", os.path.abspath(self.args.data_dir), "--output_dir", output]
             # The same number of texts, shared by the processes.
             command += ["--max_steps", (8 if self.args.quick else 160) // number, "--max_seq_length", 128]
+            command += ["--per_device_train_batch_size", 32]
             command += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--evaluation_strategy", "no"]
             found = self.run(command)
             trained = json.loads(Path(output, "tnews", "train_results.json").read_text(encoding="utf-8"))
