@@ -1,6 +1,6 @@
 """How fast one batch is in other programs on the same work: the peers of this project, in one run with it.
 
-make peers PYTHON=python3.11                       their environment, .venv-peers, once
+make peers                                         their environment, .venv-peers, once
 python benchmarks/peers.py                         ERNIE 3.0-Medium's architecture, random weights, a classifier
 python benchmarks/peers.py --arch nano --shapes 1x32 --no_compile
 
@@ -278,8 +278,7 @@ def write_bert(source, folder):
     config = model.config
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     sizes = {name: getattr(config, name) for name in (*names, "max_position_embeddings", "type_vocab_size")}
-    # PaddleNLP leaves the epsilon of layer normalization at Paddle's default.
-    sizes |= {"num_labels": config.num_labels, "layer_norm_eps": 1e-5}
+    sizes |= {"num_labels": config.num_labels, "layer_norm_eps": model.ernie.embeddings.layer_norm._epsilon}
     (folder / "bert.json").write_text(json.dumps(sizes), encoding="utf-8")
 
 
@@ -356,7 +355,7 @@ def main():
     add("--output", metavar="FILE.json", type=json_file, help="for the figures; the tables go to FILE.md")
     args = parser.parse_args()
     if not shutil.which(args.peers_python):
-        parser.error(f"{args.peers_python}: no such program; `make peers PYTHON=python3.11` installs the peers")
+        parser.error(f"{args.peers_python}: no such program; `make peers` installs the peers")
 
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -403,7 +402,7 @@ def main():
             for key in keys:
                 logits = here[key](batch)[0] if key in here else theirs[key].ask(key, folder / f"{s}.npz", 0)
                 error = float(np.abs(logits - expected).max() / np.abs(expected).max())
-                if "width" not in key[0] and not error < {"FP32": 1e-3, "BF16": 0.05, "INT8": 0.15}[key[1]]:
+                if "width" not in key[0] and not error < {"FP32": 1e-4, "BF16": 0.05, "INT8": 0.15}[key[1]]:
                     sys.exit(f"{', '.join(key)}: the logits differ from Paddle's by {100 * error:.2f}% of the largest")
                 errors[key] = max(errors[key], error)
             calls = 1 if batch["input_ids"].size > 512 else 10
