@@ -4,10 +4,10 @@ make peers                                         their environment, .venv-peer
 python benchmarks/peers.py                         ERNIE 3.0-Medium's architecture, random weights, a classifier
 python benchmarks/peers.py --arch nano --shapes 1x32 --no_compile
 
-All have the same weights. Paddle Inference and this project run in this process, the peers in four of their own with
-the Python of --peers_python; they take turns, and one computes at a time. "Export" is this project's FP32 model.onnx,
-which computes the last layer for the first token only; Paddle, PyTorch and Optimum's files compute it for all tokens.
-Times are medians over rounds, ratios are of the same round. Peers that are not installed there are named and left out.
+All have the same weights. Paddle Inference and this project run in this process, the peers in processes of their own,
+started with --peers_python. They take turns: one computes at a time. "Export" is this project's FP32 model.onnx, which
+computes the last layer for the first token only; Paddle, PyTorch and Optimum's files compute it for all tokens. Times
+are medians over rounds, ratios are of the same round. Peers that are not installed are named and left out.
 """
 
 import sys
@@ -113,8 +113,11 @@ def plain_and_quantized(name, path, threads):
 
 
 def open_onnxruntime(folder, threads, **_):
-    optimize(folder / "export.onnx", folder / "optimized.onnx", folder)
     yield from plain_and_quantized("export", folder / "export.onnx", threads)
+
+
+def open_bert_optimizer(folder, threads, **_):
+    optimize(folder / "export.onnx", folder / "optimized.onnx", folder)
     yield from plain_and_quantized("export, BERT optimizer", folder / "optimized.onnx", threads)
 
 
@@ -189,6 +192,7 @@ def open_optimum_openvino(folder, threads, bf16, **_):
 # Those with PyTorch come before Optimum's, which read the model that they save.
 OPENERS = {
     "ONNX Runtime": open_onnxruntime,
+    "ONNX Runtime's BERT optimizer": open_bert_optimizer,
     "transformers on PyTorch": open_transformers,
     "Optimum, ONNX Runtime": open_optimum_onnxruntime,
     "Optimum, OpenVINO": open_optimum_openvino,
