@@ -7,7 +7,7 @@ python benchmarks/peers.py --arch nano --shapes 1x32 --no_compile
 All have the same weights. Paddle Inference and this project run in this process, the peers in processes of their own,
 started with --peers_python. They take turns: one computes at a time. "Export" is this project's FP32 model.onnx, which
 computes the last layer for the first token only; Paddle, PyTorch and Optimum's files compute it for all tokens. Times
-are medians over rounds, ratios are of the same round. Peers that are not installed are named and left out.
+are medians over rounds, ratios are of the same round. Peers that are not installed are named and skipped.
 """
 
 import sys
