@@ -24,8 +24,15 @@ DEV_READY := $(VENV)/ready-dev-$(call stamp,requirements-dev.txt)
 TRITON_VENV := .venv-triton$(VERSION)
 TRITON_LOCK := deploy/triton_serving/requirements_pytriton.lock.txt
 TRITON_READY := $(TRITON_VENV)/ready-$(call stamp,$(TRITON_LOCK))
+# What benchmarks/peers.py measures beside this project; the newest ONNX Runtime has no wheel for Python 3.10.
+PEERS_VENV := .venv-peers
+PEERS_LIST := benchmarks/requirements_peers.txt
+PEERS_READY := $(PEERS_VENV)/ready-$(call stamp,$(PEERS_LIST))
+# The programs of `make bench`, with the flags of a quick look that the table of benchmarks/README.md has for them.
+BENCH ?= compression_speed predictor_speed tokenizer_fuzz serving_load
+QUICK := benchmarks/results/quick
 
-.PHONY: help quickstart test triton lint format lock clean
+.PHONY: help quickstart test bench triton peers lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -39,7 +46,20 @@ test: $(DEV_READY) ## Run the tests in two processes; ARGS='-k name' picks some,
 	-@$(MAKE) --no-print-directory triton
 	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
 
+bench: $(DEV_READY) ## Run the short benchmarks, some minutes; BENCH='predictor_speed' picks some
+	@mkdir -p $(QUICK)
+	@set -e; for name in $(BENCH); do \
+	  flags=$$(sed -n 's/^| \[`'$$name'\.py`\].*| `\(.*\)` |$$/\1/p' benchmarks/README.md); \
+	  [ -n "$$flags" ] || { echo "$$name: no quick look in the table of benchmarks/README.md" >&2; exit 2; }; \
+	  echo "$(PY) benchmarks/$$name.py $$flags"; \
+	  $(PY) benchmarks/$$name.py $$flags > $(QUICK)/$$name.part; \
+	  mv $(QUICK)/$$name.part $(QUICK)/$$name.md; \
+	done
+	@echo "What they printed is in $(QUICK)/*.md. It shows that they work; for figures, run them without these flags."
+
 triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
+
+peers: $(PEERS_READY) ## Make the environment of benchmarks/peers.py: PyTorch, Optimum and others
 
 lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
@@ -63,6 +83,11 @@ $(DEV_READY): $(READY)
 $(TRITON_READY):
 	@rm -f $(TRITON_VENV)/ready-*
 	@.ci/environment $(TRITON_VENV) "$(PYTHON)" $(TRITON_LOCK) --require-hashes
+	@touch $@
+
+$(PEERS_READY):
+	@rm -f $(PEERS_VENV)/ready-*
+	@.ci/environment $(PEERS_VENV) "$(or $(PYTHON),$(shell command -v python3.11 || command -v python3.12))" $(PEERS_LIST)
 	@touch $@
 
 UV := .venv-uv/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \

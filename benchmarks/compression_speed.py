@@ -32,6 +32,7 @@ from paddlenlp.transformers import ErnieTokenizer
 
 from ernie.arguments import CompressionArguments
 from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.files import write_json, write_text
 from ernie.paddle_int8 import post_training_quantization, read_matmul_scales
 from ernie.pruning import narrow
 from ernie.report import ENGINE_NAMES
@@ -61,6 +62,8 @@ def make_folders(args, folder):
             model.config.id2label = dict(enumerate(labels))
         if width_mult < 1:
             narrow(model, width_mult)
+        else:
+            model.save_pretrained(source)  # with its head, so that the narrow model has the same
         plain, int8 = (os.path.join(folder, f"{name}_{width_mult:g}") for name in ("fp32", "int8"))
         for path in (plain, int8):
             os.makedirs(path)
@@ -96,6 +99,27 @@ def paddle_inference(folder, threads):
         return [predictor.get_output_handle(name).copy_to_cpu() for name in predictor.get_output_names()]
 
     return run
+
+
+def json_file(text):
+    """The type of --output: write_results puts the tables beside it."""
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .json")
+    if not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no folder {Path(text).parent}")
+    return Path(text)
+
+
+def markdown(header, rows):
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+
+
+def write_results(output, figures, tables):
+    """Prints tables; writes figures to `output` and the tables to a file beside it, FILE.json and FILE.md."""
+    print(f"\n{tables}", flush=True)
+    if output:
+        write_json(output, figures)
+        write_text(output.with_suffix(".md"), tables)
 
 
 def main():

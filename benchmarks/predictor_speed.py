@@ -6,7 +6,8 @@ python benchmarks/predictor_speed.py --data_dir DIR --datasets tnews --texts 100
 The published way is Paddle Inference FP32 with oneDNN, PaddleNLP's tokenizer in Python, and batches in the order of the
 input, padded to their longest text; answers are read with PaddleNLP's own functions. The same way runs BERT-Base's
 architecture. Weights are random, which changes no speed. All read the same texts in turns, a few rounds; the figures
-are medians of seconds. Tokenizing alone, in batches of 64, is measured before any model runs.
+are medians, and ratios are of the same round. Tokenizing alone, in batches of 64, is measured before any model runs.
+The last two tables have the form of the published ones, with the published QPS beside.
 """
 
 import sys
@@ -20,7 +21,6 @@ import argparse
 import concurrent.futures
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
 import platform
@@ -30,7 +30,7 @@ import time
 import types
 
 import numpy as np
-from compression_speed import LABELS, make_folders, paddle_inference
+from compression_speed import LABELS, json_file, make_folders, markdown, paddle_inference, write_results
 from ernie_predictor import ErniePredictor, load_task
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.machine import processor
@@ -58,6 +58,23 @@ BERT = {
     "qa": BertForQuestionAnswering,
 }
 PUBLISHED, BERT_BASE = "published way, FP32", "published way, BERT-Base"
+# PaddleNLP's model_zoo/ernie-3.0, ERNIE 3.0-Medium: QPS at batch size 32, with PaddlePaddle 2.3.
+PUBLISHED_CPU = "12 threads of an Intel Xeon Gold 6271C"
+PUBLISHED_CPU_QPS = {
+    "FP32": {"tnews": "311.95 (1.0x)", "msra_ner": "90.91 (1.0x)", "cmrc2018": "33.74 (1.0x)"},
+    "INT8": {"tnews": "600.35 (1.9x)", "msra_ner": "141.00 (1.6x)", "cmrc2018": "56.51 (1.7x)"},
+    "width 0.75, FP32": {"tnews": "408.65 (1.3x)", "msra_ner": "122.13 (1.3x)", "cmrc2018": "48.47 (1.4x)"},
+    "width 0.75, INT8": {"tnews": "704.42 (2.3x)", "msra_ner": "215.58 (2.4x)", "cmrc2018": "75.23 (2.2x)"},
+}
+PUBLISHED_GPU = "NVIDIA T4, CUDA 11.2, cuDNN 8.2"
+PUBLISHED_GPU_QPS = {
+    "FP32": {"tnews": "1123.85 (1.0x)", "msra_ner": "366.75 (1.0x)", "cmrc2018": "146.84 (1.0x)"},
+    "FP16": {"tnews": "2672.41 (2.4x)", "msra_ner": "840.11 (2.3x)", "cmrc2018": "303.43 (2.1x)"},
+    "INT8": {"tnews": "3226.26 (2.9x)", "msra_ner": "889.33 (2.4x)", "cmrc2018": "348.84 (2.4x)"},
+    "width 0.75, FP32": {"tnews": "1424.01 (1.3x)", "msra_ner": "454.27 (1.2x)", "cmrc2018": "183.77 (1.3x)"},
+    "width 0.75, FP16": {"tnews": "3577.62 (3.2x)", "msra_ner": "1138.77 (3.1x)", "cmrc2018": "445.71 (3.0x)"},
+    "width 0.75, INT8": {"tnews": "3635.48 (3.2x)", "msra_ner": "1105.26 (3.0x)", "cmrc2018": "444.27 (3.0x)"},
+}
 
 
 class PublishedPredictor:
@@ -175,7 +192,7 @@ def measure_tokenizing(args, folder, published, items, published_items):
 
 
 def measure(args, dataset, folder):
-    """({who: seconds of the whole job}, {who: seconds of tokenizing}, texts)."""
+    """({who: seconds of the whole job, each round}, {who: seconds of tokenizing}, texts)."""
     task, max_length = DATA_SETS[dataset].task.name, LENGTHS[dataset]
     items, published_items = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
     making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
@@ -191,17 +208,13 @@ def measure(args, dataset, folder):
     ours = {
         f"predictor, {name}": ErniePredictor(
             model_dir,
-            precision_mode=precision_mode,
+            precision_mode=name.rpartition(" ")[2].lower(),
             backend=args.backend,
             num_threads=args.threads,
             batch_size=args.batch_size,
             max_seq_length=max_length,
         )
-        for name, model_dir, precision_mode in (
-            ("FP32", folders["FP32"], "fp32"),
-            ("INT8", folders["INT8"], "int8"),
-            (f"width {args.width_mult:g}, INT8", folders[f"width {args.width_mult:g}, INT8"], "int8"),
-        )
+        for name, model_dir in folders.items()
     }
     runs = {name: (p.predict, published_items) for name, p in published.items()}
     runs |= {name: (p.predict, items) for name, p in ours.items()}
@@ -219,8 +232,60 @@ def measure(args, dataset, folder):
             took = seconds(predict, texts)
             if turn > 0:  # at first kernels are made for every length
                 whole.setdefault(name, []).append(took)
-    medians = [{name: statistics.median(times) for name, times in found.items()} for found in (whole, alone)]
-    return *medians, len(items)
+    return whole, alone, len(items)
+
+
+def speed_up(times, reference):
+    """How many times as fast: (the median over rounds, the smallest, the largest)."""
+    ratios = [b / a for a, b in zip(times, reference)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def tables_of(args, results, machine):
+    """Markdown: whole jobs, tokenizing, and both in the form of the published tables."""
+    counts = {dataset: f"{number} {'questions' if dataset == 'cmrc2018' else 'texts'}"
+              for dataset, (_, _, number) in results.items()}  # fmt: skip
+    names = [f"{dataset}, {count}" for dataset, count in counts.items()]
+    names_of_models, names_of_tokenizers = (list(times) for times in next(iter(results.values()))[:2])
+    spread, median = "{:.2f}x, {:.2f} to {:.2f}", statistics.median
+
+    def whole_job(name):
+        for whole, _, number in results.values():
+            ratios = spread.format(*speed_up(whole[name], whole[PUBLISHED]))
+            bert = speed_up(whole[name], whole[BERT_BASE])[0]
+            yield f"{number / median(whole[name]):.1f} ({ratios}; {bert:.1f}x)"
+
+    def tokenizing(name):
+        for _, alone, number in results.values():
+            ratios = spread.format(*speed_up(alone[name], alone["Python tokenizer"]))
+            yield f"{number / median(alone[name]):,.0f} ({ratios})"
+
+    def published_form(name, published):
+        for dataset, (whole, _, number) in results.items():
+            ratio = speed_up(whole[name], whole[PUBLISHED])[0]
+            yield from (f"{number / median(whole[name]):.2f} ({ratio:.1f}x)", published.get(dataset, ""))
+
+    both = [cell for dataset in results for cell in (dataset.upper(), f"{dataset.upper()}, published")]
+    own = {name: f"ERNIE 3.0-{args.arch.capitalize()}, {name.removeprefix('predictor, ')}" for name in names_of_models}
+    return "\n\n".join([
+        f"ERNIE 3.0-{args.arch.capitalize()}'s architecture, random weights, batch size {args.batch_size}, {machine}. "
+        f"Medians over {args.rounds} rounds; ratios from the smallest to the largest.",
+        markdown(["texts/s, whole job (times the published way; times BERT-Base)", *names],
+                 [[name, *whole_job(name)] for name in names_of_models]),
+        markdown(["texts/s, tokenizing alone, batches of 64", *names],
+                 [[name, *tokenizing(name)] for name in names_of_tokenizers]),
+        f"QPS on CPU. Published: Medium's architecture, {PUBLISHED_CPU}, against FP32. Measured: {args.threads} "
+        "threads of this machine, from text to prediction, against the published way in the same run.",
+        markdown(["QPS", *both],
+                 [["published way, FP32", *published_form(PUBLISHED, {})],
+                  *([own[name], *published_form(name, PUBLISHED_CPU_QPS.get(name.removeprefix("predictor, "), {}))]
+                    for name in names_of_models if name.startswith("predictor"))]),
+        f"QPS on GPU. Published: {PUBLISHED_GPU}. Not measured here: this takes a GPU and "
+        "`deploy/predictor/infer_gpu.py --benchmark`.",
+        markdown(["QPS", *both],
+                 [[f"ERNIE 3.0-Medium, {name}", *(cell for dataset in results for cell in ("", published[dataset]))]
+                  for name, published in PUBLISHED_GPU_QPS.items()]),
+    ]) + "\n"  # fmt: skip
 
 
 def main():
@@ -237,42 +302,30 @@ def main():
     add("--batch_size", metavar="N", type=int, default=32, help="texts per batch")
     add("--threads", metavar="N", type=int, default=2, help="for one batch")
     add("--rounds", metavar="N", type=int, default=3, help="turns of each")
-    add("--output", metavar="FILE", help="also writes the figures as JSON, which pictures.py draws")
+    add("--output", metavar="FILE.json", type=json_file, help="for the figures, which pictures.py draws; the tables go "
+        "to FILE.md")  # fmt: skip
     args = parser.parse_args()
 
-    tables = {}
+    results = {}
     for dataset in args.datasets:
         # A process for each, since Paddle keeps the memory of all batches: of three data sets it took 13 GB.
         process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         with tempfile.TemporaryDirectory() as folder, process:
-            tables[dataset] = process.submit(measure, args, dataset, folder).result()
+            results[dataset] = process.submit(measure, args, dataset, folder).result()
     machine = f"{args.threads} threads of {processor()}; {onnxruntime_version()}; Python {platform.python_version()}"
-    print(f"\nERNIE 3.0-{args.arch}, batch size {args.batch_size}, {machine}\n")
-    if args.output:
-        speeds = {
-            dataset: {name: number / seconds for name, seconds in whole.items()}
-            for dataset, (whole, _, number) in tables.items()
-        }
-        figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "texts/s": speeds}
-        Path(args.output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    header = [f"{dataset}, {number} {'questions' if dataset == 'cmrc2018' else 'texts'}"
-              for dataset, (_, _, number) in tables.items()]  # fmt: skip
-    print("| texts/s, whole job (times the published way; times BERT-Base) | " + " | ".join(header) + " |")
-    print("|---" * (len(tables) + 1) + "|")
-    for name in next(iter(tables.values()))[0]:
-        cells = [
-            f"{number / whole[name]:.1f} ({whole[PUBLISHED] / whole[name]:.2f}x; {whole[BERT_BASE] / whole[name]:.1f}x)"
-            for whole, _, number in tables.values()
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
-    print("\n| texts/s, tokenizing alone, batches of 64 | " + " | ".join(header) + " |")
-    print("|---" * (len(tables) + 1) + "|")
-    for name in next(iter(tables.values()))[1]:
-        cells = [
-            f"{number / alone[name]:,.0f} ({alone['Python tokenizer'] / alone[name]:.1f}x)"
-            for _, alone, number in tables.values()
-        ]
-        print(f"| {name} | {' | '.join(cells)} |")
+    figures = {
+        "architecture": args.arch,
+        "batch_size": args.batch_size,
+        "machine": machine,
+        "texts": {dataset: number for dataset, (_, _, number) in results.items()},
+        "texts/s": {
+            dataset: {name: number / statistics.median(times) for name, times in whole.items()}
+            for dataset, (whole, _, number) in results.items()
+        },
+        "seconds of each round": {dataset: whole for dataset, (whole, _, _) in results.items()},
+        "seconds of each round, tokenizing alone": {dataset: alone for dataset, (_, alone, _) in results.items()},
+    }
+    write_results(args.output, figures, tables_of(args, results, machine))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,128 @@
+"""benchmarks/predictor_speed.py and peers.py on the smallest model: the tables say what the figures in JSON say."""
+
+import concurrent.futures
+import re
+import statistics
+import sys
+import types
+
+import pytest
+from conftest import ROOT, call, read
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def tables_in(text):
+    """Of Markdown: {first cell of a row: its other cells} of each table, the header included."""
+    tables = []
+    for line in f"\n{text}".splitlines():
+        if line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            if not set("".join(cells)) <= set("- "):
+                tables[-1].append(cells)
+        elif not tables or tables[-1]:
+            tables.append([])
+    tables = [table for table in tables if table]
+    for table in tables:
+        assert {len(row) for row in table} == {len(table[0])}
+    return tables
+
+
+def medians_of(rounds):
+    return {name: statistics.median(times) for name, times in rounds.items()}
+
+
+class Here(concurrent.futures.Executor):
+    """Runs what it is given at once, in this process."""
+
+    def submit(self, function, *arguments):
+        future = concurrent.futures.Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_predictor_speed(tmp_path, monkeypatch, capsys):
+    import predictor_speed
+    from paddlenlp.transformers import BertConfig
+
+    # The same work, in this process and with less of BERT.
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda *_: Here())
+    monkeypatch.setattr(
+        predictor_speed, "BertConfig", lambda **more: BertConfig(num_hidden_layers=1, hidden_size=24, **more)
+    )
+    output = tmp_path / "speed.json"
+    call("predictor_speed", "--arch", "sample", "--datasets", "tnews", "--texts", 8, "--rounds", 2, "--output", output)
+    text = output.with_suffix(".md").read_text(encoding="utf-8")
+    assert text in capsys.readouterr().out
+    whole, tokenizing, cpu, gpu = tables_in(text)
+    figures = read(output)
+    names = [row[0] for row in whole[1:]]
+    assert names[2:] == ["predictor, FP32", "predictor, INT8", "predictor, width 0.75, FP32",
+                         "predictor, width 0.75, INT8"]  # fmt: skip
+    rounds = figures["seconds of each round"]["tnews"]
+    assert list(rounds) == names and {len(times) for times in rounds.values()} == {2}
+    for name, cell in whole[1:]:
+        qps, middle, low, high = map(float, re.match(r"([\d.]+) \(([\d.]+)x, ([\d.]+) to ([\d.]+); ", cell).groups())
+        assert qps == pytest.approx(figures["texts/s"]["tnews"][name], abs=0.06) and low <= middle <= high
+        assert figures["texts/s"]["tnews"][name] == pytest.approx(8 / statistics.median(rounds[name]))
+    assert len(tokenizing) >= 3
+    assert [row[2] for row in cpu[1:]] == ["", "311.95 (1.0x)", "600.35 (1.9x)", "408.65 (1.3x)", "704.42 (2.3x)"]
+    assert cpu[5][1].startswith(f"{figures['texts/s']['tnews'][names[5]]:.2f} (")
+    assert len(gpu) == 7 and {row[1] for row in gpu[1:]} == {""} and "infer_gpu.py --benchmark" in text
+
+
+def test_peers(tmp_path, capsys):
+    """With this environment as the peers': those that it lacks are named."""
+    output = tmp_path / "peers.json"
+    call("peers", "--arch", "sample", "--peers_python", sys.executable, "--shapes", "2x8", "1x16", "--rounds", 2,
+         "--output", output)  # fmt: skip
+    text = output.with_suffix(".md").read_text(encoding="utf-8")
+    printed = capsys.readouterr()
+    assert text in printed.out
+    assert "not measured: transformers on PyTorch (" in printed.err
+    milliseconds, ratios, verdicts = tables_in(text)
+    rows = {(row["name"], row["precision"]): row for row in read(output)["seconds of each round"]}
+    assert ("Paddle Inference (published)", "FP32") in rows
+    assert {("ONNX Runtime, export", "FP32"), ("ONNX Runtime, export, quantize_dynamic", "INT8")} <= rows.keys()
+    assert [tuple(row[:2]) for row in milliseconds[1:]] == [tuple(row[:2]) for row in ratios[1:]] == list(rows)
+    for name, precision, *cells, error in milliseconds[1:]:
+        for cell, shape in zip(cells, ("2x8", "1x16")):
+            assert f"{1e3 * statistics.median(rows[name, precision][shape]):.1f}" in cell.replace("**", "")
+        # Rounding in FP32; more where products are quantized.
+        assert "width" in name or float(error.rstrip("%")) <= {"FP32": 0.01, "BF16": 5, "INT8": 15}[precision]
+    for column in (2, 3):
+        bold = [row[1] for row in milliseconds[1:] if row[column].startswith("**")]
+        assert sorted(bold) == sorted({row[1] for row in milliseconds[1:]})
+    assert ratios[1][2:] == ["1.00x (1.00 to 1.00)"] * 2
+    assert all(row[0].startswith("This project, ") for row in verdicts[1:]) and len(verdicts) >= 5
+
+
+def test_a_peer_that_is_faster_is_named():
+    import peers
+
+    paddle, slow, fast, ours = (peers.PADDLE, "FP32"), ("slow", "INT8"), ("fast", "INT8"), (peers.OURS, "INT8")
+    times = {
+        "1x8": {paddle: [4, 4], slow: [3, 3], fast: [1, 1], ours: [2, 2]},
+        "2x8": {paddle: [4, 4], slow: [3, 3], fast: [1, 2], ours: [2, 1]},
+        "4x8": {paddle: [4, 4], slow: [3, 3], fast: [2, 2], ours: [1, 1]},
+    }
+    args = types.SimpleNamespace(shapes=list(times), rounds=2)
+    milliseconds, _, verdicts = tables_in(peers.tables_of(args, times, dict.fromkeys(times["1x8"], 0), "about"))
+    assert verdicts[1][2:] == ["0.50x (0.50 to 0.50), **peer ahead**: fast", "1.25x (0.50 to 2.00), no clear "
+                               "difference: fast", "2.00x (2.00 to 2.00): fast"]  # fmt: skip
+    assert milliseconds[3][2] == "**1000.0** (1000.0 to 1000.0)" and milliseconds[4][4].startswith("**1000.0**")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--peers_python", "/no/such/python"), "/no/such/python: no such program; `make peers` installs the peers"),
+        (("--shapes", "32x"), "32x: expected BATCHxLENGTH, as 32x64"),
+        (("--output", "peers.md"), "peers.md: expected a name that ends in .json"),
+        (("--output", "/no/such/folder/peers.json"), "no folder /no/such/folder"),
+    ],
+)
+def test_bad_arguments_of_peers(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call("peers", *arguments)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
