@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from ernie_predictor import PredictorError, load_task, open_folder
+from ernie_predictor.batching import token_batches
 from ernie_predictor.machine import usable_cores
 
 WARM_UP_LENGTHS = (16, 32, 64)
@@ -133,7 +134,7 @@ class TextModel:
         """Fills in the outputs of jobs, whose features run together; a text that the model fails on fails alone."""
         places = [(job, index) for job in jobs for index in range(len(job.features))]
         lengths = [len(job.features[index][0]) for job, index in places]
-        for rows in batches(lengths, self.max_batch_tokens, self.max_batch_size):
+        for rows in token_batches(lengths, self.max_batch_tokens, self.max_batch_size):
             batch = [places[row] for row in rows]
             try:
                 self.run_batch(batch)
@@ -210,27 +211,6 @@ def tensor(name, values, dtype):
     if dtype == np.object_:
         values = [value.encode("utf-8") for value in values]
     return pb_utils.Tensor(name, np.array(values, dtype=dtype))
-
-
-def batches(lengths, max_tokens, max_texts):
-    """Yields the places of features of similar length, the longest first, which need the most memory.
-
-    Args:
-        lengths: tokens of each feature.
-        max_tokens: per batch, padding included; a longer feature runs alone.
-        max_texts: features per batch.
-
-    >>> list(batches([3, 9, 4, 2], max_tokens=10, max_texts=8))
-    [[1], [2, 0], [3]]
-    """
-    batch = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and ((len(batch) + 1) * lengths[batch[0]] > max_tokens or len(batch) == max_texts):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 class Network:
