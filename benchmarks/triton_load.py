@@ -43,7 +43,6 @@ from serving_load import (
 )
 
 MODEL = "ernie_seqcls"
-INFER = f"/v2/models/{MODEL}/infer"
 LONGEST = 128
 BATCHING, HTTP = "Triton", "server_seq_cls.py"
 
@@ -56,7 +55,20 @@ def variants(cores):
     return found
 
 
-def make_repository(python, model, target, flags, batching):
+def add_python_flag(add):
+    add("--python", metavar="FILE", default=str(ROOT / ".venv-triton" / "bin" / "python"), help="that has Triton: `make "
+        "triton`")  # fmt: skip
+
+
+def infer_request(model, columns):
+    """A request over HTTP, as bytes: {name of an input: its texts}."""
+    inputs = [
+        {"name": name, "datatype": "BYTES", "shape": [len(texts), 1], "data": texts} for name, texts in columns.items()
+    ]
+    return http_request("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+
+
+def make_repository(python, model, target, flags=(), batching=True):
     command = [python, TRITON / "prepare_models.py", "--model_path", model, "--output", target, *flags]
     subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
     if not batching:
@@ -110,10 +122,7 @@ class Bench:
         def say(what):
             print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
-        bodies = [
-            {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}]} for text in self.texts
-        ]
-        requests = [http_request("POST", INFER, body) for body in bodies]
+        requests = [infer_request(MODEL, {"TEXT": [text]}) for text in self.texts]
         for name, repository in self.repositories.items():
             say(name)
             with Triton(self.args.python, repository, self.log) as server:
@@ -171,7 +180,7 @@ def main():
     add("--arch", default="medium", help="of examples/make_model.py, where the model is made")
     add("--vocab_file", default=str(ROOT / "examples" / "model" / "vocab.txt"))
     add("--data_dir", default=str(ROOT / "examples" / "data"), help="has tnews/dev.json and iflytek/dev.json")
-    add("--python", default=str(ROOT / ".venv-triton" / "bin" / "python"), help="that has Triton: `make triton`")
+    add_python_flag(add)
     add("--texts", type=int, default=1000)
     add("--clients", type=int, nargs="+", default=[1, 16, 64])
     add("--seconds", type=float, default=60, help="of each measurement, over all rounds")

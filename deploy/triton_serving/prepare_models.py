@@ -8,6 +8,7 @@ Each model is a folder with everything it needs: the model's files, its Python c
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -59,6 +60,8 @@ def main():
             "max_batch_tokens": args.max_batch_tokens,
             "max_characters": MAX_CHARACTERS,
         }
+        if task.id2label:
+            settings["labels"] = json.dumps(list(task.id2label.values()), ensure_ascii=False)  # for clients
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
             # Opened in its folder: a model that does not fit is refused now, and files derived from it are made now.
@@ -176,7 +179,8 @@ def instances(count, kind):
 
 
 def parameter(name, value):
-    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
+    # JSON escapes quotes, backslashes and control characters as protobuf's text format does.
+    return f'parameters {{ key: "{name}" value {{ string_value: {json.dumps(str(value), ensure_ascii=False)} }} }}'
 
 
 def add_to_config(folder, *lines):

@@ -29,6 +29,7 @@ class Job:
     Attributes:
         error: a `TritonError`, if it cannot be answered.
         features, notes: of the task's `tokenize`.
+        truncated: for each text, whether it was truncated.
         outputs: the model's, for each feature.
     """
 
@@ -36,6 +37,7 @@ class Job:
     pairs: list = ()
     features: list = ()
     notes: list = ()
+    truncated: list = ()
     outputs: list = ()
 
 
@@ -119,16 +121,23 @@ class TextModel:
                     )
         except PredictorError as e:
             return Job(error=pb_utils.TritonError(str(e), pb_utils.TritonError.INVALID_ARG))
-        truncated = self.task.truncated
         try:
-            features, notes = self.task.tokenize(pairs)
+            features, notes, number = self.tokenize(pairs)
+            # The task counts the truncated texts. Which ones they are, is asked only if there are any.
+            truncated = [number > 0 and self.tokenize([pair])[2] > 0 for pair in pairs]
         except Exception as e:
             return Job(error=failure(f"a request of {len(pairs)} texts cannot be tokenized: {e!r}"))
-        if self.task.truncated > truncated and not self.warned:
+        if number and not self.warned:
             self.warned = True
             what, limit = self.task.limit()
             pb_utils.Logger.log_warn(f"texts are truncated: a {what} is longer than {limit} tokens")
-        return Job(None, pairs, features, notes, [None] * len(features))
+        return Job(None, pairs, features, notes, truncated, [None] * len(features))
+
+    def tokenize(self, pairs):
+        """(features, notes, number of texts that were truncated)."""
+        before = self.task.truncated
+        features, notes = self.task.tokenize(pairs)
+        return features, notes, self.task.truncated - before
 
     def run(self, jobs):
         """Fills in the outputs of jobs, whose features run together; a text that the model fails on fails alone."""
@@ -164,6 +173,7 @@ class TextModel:
         if job.error is None:
             try:
                 columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
+                columns["truncated"] = job.truncated
                 return pb_utils.InferenceResponse(
                     [tensor(name, columns[name], self.types[name]) for name in self.types]
                 )
