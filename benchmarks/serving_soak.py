@@ -4,9 +4,10 @@ python benchmarks/serving_soak.py --model_path best_models/tnews/export
 python benchmarks/serving_soak.py --model_path best_models/cmrc2018/export --requests 20000 --data_dir DIR
 python benchmarks/serving_soak.py --model_path best_models/tnews/export --triton      after `make triton`
 
-The server is the one of the model's task, or Triton with all its processes. Most requests hold one text of 5 to 500 tokens, cut out of real texts of
---data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status
-is 1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
+The server is the one of the model's task; with --triton, it is Triton, and the sizes of all its processes are added up.
+Most requests hold one text of 5 to 500 tokens, cut out of real texts of --data_dir; one in ten holds up to 8 texts, and
+one in ten a text that is longer than the model takes. The exit status is 1 if the memory grows by more than 10% from
+the second row of the table to the last, or if a request fails.
 """
 
 import sys
@@ -100,8 +101,8 @@ def main():
     texts = mix_of(args.data_dir, task.tokenizer, 2000, seed=args.seed)
     generator = random.Random(args.seed)
     script = SERVERS[task.name][0]
-    about = machine()
-    print(f"{'Triton' if args.triton else script}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
+    name, about = "Triton" if args.triton else script, machine()
+    print(f"{name}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
     print("| requests | resident, MB | requests/s | answers |\n|---|---|---|---|")
     rows, failed = [], 0
     with tempfile.TemporaryDirectory() as folder:

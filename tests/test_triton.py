@@ -181,6 +181,7 @@ def columns_of(result):
 
 def answers_of(columns):
     """A response in the predictor's form."""
+    columns.pop("truncated", None)
     if "entities" in columns:
         return [json.loads(value) for value in columns["entities"]]
     if "answer" in columns:
@@ -268,6 +269,22 @@ def test_answers_over_http_are_the_predictors(dataset, triton, exported):
     assert_same(answers_of(columns), expected[:32])
 
 
+def test_truncated_texts_are_reported(triton, exported):
+    """The client is told which texts were truncated, also if requests are merged; and counts them."""
+    limit = read(exported("tnews")[0] / "tokenizer_config.json")["model_max_length"]
+    long, fits = "好" * (limit - 1), "好" * (limit - 2)  # [CLS] and [SEP] are added
+    assert triton.ask("ernie_seqcls", ("TEXT",), [fits, long, "好", long])["truncated"] == [False, True, False, True]
+    pairs = [(fits, "好"), ("好", "好")]
+    assert triton.ask("pairs", ("TEXT", "TEXT_PAIR"), pairs)["truncated"] == [True, False]
+    questions = [
+        ("好" * 500, "王芳在腾讯公司工作。"),
+        ("谁？", "王芳在腾讯公司工作。" * 500),
+    ]  # a context is not truncated
+    assert triton.ask("ernie_qa", ("QUESTION", "CONTEXT"), questions)["truncated"] == [True, False]
+    done = ask("seq_cls", triton.grpc, "--text", long)
+    assert (done.returncode, done.stderr) == (0, "1 of 1 texts were truncated\n")
+
+
 @pytest.mark.parametrize("dataset", ON_GPU)
 def test_a_gpus_variant_answers_as_the_predictor(dataset, triton, exported):
     """Its Python steps around a network of the same ONNX file."""
@@ -326,14 +343,17 @@ def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
     assert done.stdout.startswith(f"{dataset}: {len(items)} texts in")
 
 
-def test_clients_say_what_is_wrong(triton):
-    assert "Traceback" not in ask("seq_cls", triton.grpc).stderr
+def test_clients_say_what_is_wrong(triton, tmp_path):
+    assert ask("seq_cls", triton.grpc).stderr == ""
 
     def fails(message, *arguments, status=1, url=triton.grpc):
         done = ask(*arguments[:1], url, *arguments[1:])
         assert (done.returncode, done.stdout) == (status, "")
         assert message in done.stderr and "Traceback" not in done.stderr
 
+    (tmp_path / "tnews").mkdir()
+    (tmp_path / "tnews" / "dev.json").write_text('{"sentence": "好", "label": "no such"}\n')
+    fails("the dev set has the label 'no such'", "seq_cls", "--dataset", "tnews", "--data_dir", tmp_path)
     fails("no model x at", "qa", "--model", "x")
     fails("ernie_qa takes QUESTION, CONTEXT; this client sends TEXT", "token_cls", "--model", "ernie_qa")
     fails("`text` is empty", "seq_cls", "--text", " ")
