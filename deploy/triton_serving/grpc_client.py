@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
 
 from ernie_predictor import PredictorError
-from ernie_predictor.commandline import EXAMPLES, open_output, positive, run, stop
+from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -164,21 +164,21 @@ def ask_server(task_name, model, examples, shown, about):
 
 
 def parse(task, model, fields, about):
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=HelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
     add = parser.add_argument
-    add("--url", default="127.0.0.1:8001", help="host:port of the server's gRPC (default: %(default)s)")
-    add("--model", default=model, help="name of the model (default: %(default)s)")
+    add("--url", metavar="HOST:PORT", default="127.0.0.1:8001", help="the server's gRPC address")
+    add("--model", metavar="NAME", default=model, help="name of the model")
     for field in fields:
-        add(f"--{field}", help="(default: built-in examples)" if field == fields[0] else None)
-    add("--dataset", help="send the dev set of this name and print its score")
-    add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
-    add("--output", help="file for the answers, one JSON value per line, written when all have arrived")
-    add("--batch_size", type=positive, default=32, help="texts per request, at most 64 (default: %(default)s)")
-    add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
-    add("--timeout", type=positive, default=60, help="seconds to wait for an answer (default: %(default)s)")
-    add("--retries", type=int, default=10, help="how often a request is sent again after a full queue or a lost "
-        "connection (default: %(default)s)")  # fmt: skip
+        add(f"--{field}", metavar="TEXT", help="(default: built-in examples)" if field == fields[0] else None)
+    add("--dataset", metavar="NAME", help="send the dev set of this name and print its score")
+    add("--data_dir", metavar="DIR", help="has <dataset>/dev.json, for NER dev.tsv or test.tsv")
+    add("--output", metavar="FILE", help="for the answers as JSON lines, written when all have arrived")
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per request, at most 64")
+    add("--concurrency", metavar="N", type=positive, default=8, help="requests in flight")
+    add("--timeout", metavar="N", type=positive, default=60, help="seconds to wait for an answer")
+    add("--retries", metavar="N", type=int, default=10, help="how often a request is sent again after a full queue or "
+        "a lost connection")  # fmt: skip
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")
