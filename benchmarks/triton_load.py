@@ -156,7 +156,7 @@ class Bench:
             row = {"server": name, "clients": clients, **pool(rounds)}
             if (name, clients) in self.batches:
                 texts, executions = self.batches[name, clients]
-                row["mean_batch"] = texts / executions
+                row["mean_batch"] = texts / executions if executions else 0.0  # within the time nothing ran
             for key, reference in (("times_off", OFF), ("times_http", HTTP)):
                 if name == BATCHING:
                     row[key] = ratios(rounds, self.loads[reference, clients])
@@ -188,17 +188,13 @@ def print_tables(args, results):
         cells += [ratio_cell(row.get(key)) for key in ("times_off", "times_http")]
         cells += [f"{row['mean_batch']:.1f}" if "mean_batch" in row else "–", *latency_cells(row)]
         print(f"| {' | '.join(map(str, cells))} |")
+    for row in results["loads"]:
         if (row["server"], row["clients"]) == (BATCHING, 1) and "200" in row["milliseconds"]:
             more = row["milliseconds"]["200"]["p50"] - alone["p50"]
-    if 1 in args.clients:
-        print(f"\nOne client, p50: Triton adds {more:.1f} ms to the predictor.")
+            print(f"\nOne client, p50: Triton adds {more:.1f} ms to the predictor.")
     threads = [f"{number} thread{'s' if number > 1 else ''} per instance" for number in args.threads]
-    print(
-        f"\n| Requests/s, {max(args.clients)} clients (rounds) | {' | '.join(threads)} |"
-        + "\n|---"
-        + "|---" * len(threads)
-        + "|"
-    )
+    print(f"\n| Requests/s, {max(args.clients)} clients (rounds) | {' | '.join(threads)} |")
+    print("|---" * (1 + len(threads)) + "|")
     for instances, rows in itertools.groupby(results["instances"], key=lambda row: row["instances"]):
         print(f"| {instances} instance{'s' if instances > 1 else ''} |", end="")
         for row in rows:
