@@ -317,6 +317,40 @@ def summary(times):
     return {"number": len(times), "p50": p50, "p99": p99, "max": 1000 * max(times)}
 
 
+def ratios(rounds, reference):
+    """Requests per second over the reference's, of each round in which the reference answered any."""
+    speeds = [[pool([measurement])["requests_per_second"] for measurement in pair] for pair in zip(rounds, reference)]
+    return [ours / theirs for ours, theirs in speeds if theirs]
+
+
+def ratio_cell(found):
+    """The median of such ratios, and each of them."""
+    return f"{statistics.median(found):.2f} ({', '.join(f'{value:.2f}' for value in found)})" if found else "–"
+
+
+def latency_cells(row):
+    """p50, p99 and errors of a row that `pool` made."""
+    times = row["milliseconds"].get("200")
+    errors = ", ".join(f"{number:,} x {status}" for status, number in row["errors"].items()) or "none"
+    return [*(f"{times[key]:.1f}" if times else "–" for key in ("p50", "p99")), errors]
+
+
+def say(what):
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def measure_load(args, port, requests, clients, health_every=None):
+    """One round of a measurement: see `generate`, which runs in a process of its own."""
+    return child("generate", port=port, requests=[request.decode() for request in requests], clients=clients,
+                 seconds=args.seconds / args.rounds, warm_up=args.warm_up, health_every=health_every)  # fmt: skip
+
+
+def measure_alone(args, folder, precision, texts, max_seq_length):
+    """One round of the predictor without a server: seconds of each text."""
+    return child("predict_alone", folder=folder, precision=precision, texts=texts, max_seq_length=max_seq_length,
+                 seconds=args.seconds / args.rounds, warm_up=args.warm_up)  # fmt: skip
+
+
 class Bench:
     """What is measured, and on what."""
 
@@ -345,17 +379,14 @@ class Bench:
     def load(self, server, kind, clients, health_every=None):
         parameters = {"max_seq_len": LENGTHS[kind], "batch_size": 1}  # SimpleServing wants both
         requests = [
-            http_request("POST", ROUTE, {"data": {"text": text}, "parameters": parameters}).decode()
-            for text in self.texts[kind]
+            http_request("POST", ROUTE, {"data": {"text": text}, "parameters": parameters}) for text in self.texts[kind]
         ]
-        seconds = self.args.seconds / self.args.rounds
-        return child("generate", port=server.port, requests=requests, clients=clients, seconds=seconds,
-                     warm_up=self.args.warm_up, health_every=health_every)  # fmt: skip
+        return measure_load(self.args, server.port, requests, clients, health_every)
 
     def round(self):
         for kind, names in ((TNEWS, (SIMPLE, FP32, INT8)), (MIX, (FP32, INT8, *UNSORTED.values()))):
             for name in names:
-                self.say(f"{name}, {kind}")
+                say(f"{name}, {kind}")
                 with self.server(name) as server:
                     for clients in self.args.clients:
                         # /health at full load only: it takes a little of the time.
@@ -364,18 +395,14 @@ class Bench:
                         self.loads.setdefault((kind, name, clients), []).append(found)
                 if name in (FP32, INT8):
                     precision = "int8" if name == INT8 else "fp32"
-                    times = child("predict_alone", folder=self.folders[precision], precision=precision,
-                                  texts=self.texts[kind], max_seq_length=LENGTHS[kind],
-                                  seconds=self.args.seconds / self.args.rounds, warm_up=self.args.warm_up)  # fmt: skip
+                    folder = self.folders[precision]
+                    times = measure_alone(self.args, folder, precision, self.texts[kind], LENGTHS[kind])
                     self.alone.setdefault((kind, name), []).append(times)
         for limit in (self.args.max_queue_tokens, None):
-            self.say(f"{FP32}, {'a full queue' if limit else 'the same without limit'}")
+            say(f"{FP32}, {'a full queue' if limit else 'the same without limit'}")
             flags = ["--max_batch_tokens", 512, *(["--max_queue_tokens", limit] if limit else [])]
             with self.server(FP32, *flags) as server:
                 self.overload.setdefault(limit, []).append(self.load(server, TNEWS, max(self.args.clients), 0.05))
-
-    def say(self, what):
-        print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
     def results(self):
         """As JSON."""
@@ -384,13 +411,9 @@ class Bench:
             row = {"texts": kind, "server": name, "clients": clients, **pool(measurements)}
             reference = SIMPLE if kind == TNEWS else UNSORTED.get(name)
             if reference is not None and reference != name:
-                speeds = [
-                    (pool([a])["requests_per_second"], pool([b])["requests_per_second"])
-                    for a, b in zip(measurements, self.loads[kind, reference, clients])
-                ]
-                ratios = [ours / theirs for ours, theirs in speeds if theirs]  # it may have answered nothing
-                row["times_reference"] = statistics.median(ratios) if ratios else None
-                row["times_reference_rounds"] = ratios
+                found = ratios(measurements, self.loads[kind, reference, clients])
+                row["times_reference"] = statistics.median(found) if found else None
+                row["times_reference_rounds"] = found
             if clients == 1 and (kind, name) in self.alone:
                 row["predictor_milliseconds"] = summary(list(itertools.chain(*self.alone[kind, name])))
             loads.append(row)
@@ -419,16 +442,9 @@ def print_tables(args, results):
         for row in results["loads"]:
             if row["texts"] != kind:
                 continue
-            times, ratio = row["milliseconds"].get("200"), "–"
-            if row.get("times_reference"):
-                rounds = ", ".join(f"{value:.2f}" for value in row["times_reference_rounds"])
-                ratio = f"{row['times_reference']:.2f} ({rounds})"
-            p50, p99 = (f"{times[key]:.1f}" if times else "–" for key in ("p50", "p99"))
-            errors = ", ".join(f"{number:,} x {status}" for status, number in row["errors"].items()) or "none"
-            print(
-                f"| {row['server']} | {row['clients']} | {row['requests_per_second']:.1f} | {ratio} | {p50} | {p99} "
-                f"| {errors} |"
-            )
+            cells = [row["server"], row["clients"], f"{row['requests_per_second']:.1f}"]
+            cells += [ratio_cell(row.get("times_reference_rounds")), *latency_cells(row)]
+            print(f"| {' | '.join(map(str, cells))} |")
     print("\n| 1 client | texts | predictor, p50, ms | over HTTP, p50, ms | more, ms |\n|---|---|---|---|---|")
     for row in results["loads"]:
         if "predictor_milliseconds" in row and "200" in row["milliseconds"]:
@@ -455,13 +471,8 @@ def print_tables(args, results):
             print(f"| {name} | {times['p50']:.1f} | {times['p99']:.1f} | {times['max']:.1f} | {times['number']:,} |")
 
 
-def main():
-    if sys.argv[1:2] == ["--child"]:
-        return run_child(*sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
-    add("--model_fp32", metavar="DIR", help="of run_seq_cls.py --do_export (default: one of --arch is made)")
-    add("--model_int8", metavar="DIR", help="of compress_seq_cls.py, or the FP32 one, which is then quantized")
+def add_flags(add, seconds, warm_up):
+    """The flags of this program and of triton_load.py, with the defaults in which they differ."""
     add("--arch", default="medium", help="of examples/make_model.py, where models are made")
     vocab = str(ROOT / "examples" / "model" / "vocab.txt")
     add("--vocab_file", metavar="FILE", type=existing_file, default=vocab, help="vocabulary, where models are made")
@@ -469,22 +480,25 @@ def main():
         "iflytek/dev.json")  # fmt: skip
     add("--texts", metavar="N", type=int, default=1000, help="of the mix")
     add("--clients", metavar="N", type=int, nargs="+", default=[1, 16, 64], help="that ask at the same time")
-    add("--seconds", metavar="N", type=float, default=60, help="of each measurement, over all rounds")
+    add("--seconds", metavar="N", type=float, default=seconds, help="of each measurement, over all rounds")
     add("--rounds", metavar="N", type=int, default=3, help="turns of each server")
-    add("--warm_up", metavar="N", type=float, default=3, help="seconds before each measurement of a round")
-    add("--max_queue_tokens", metavar="N", type=int, default=512, help="where the queue is to be full")
+    add("--warm_up", metavar="N", type=float, default=warm_up, help="seconds before each measurement of a round")
     add("--output", metavar="FILE", help="for all figures, as JSON")
-    args = parser.parse_args()
-    if (args.model_fp32 is None) != (args.model_int8 is None):
-        parser.error("name both --model_fp32 and --model_int8, or none")
 
+
+def run_bench(args, folders, make_bench, print_tables):
+    """Makes the models where none are named, measures in rounds, writes the figures and prints the tables.
+
+    Args:
+        folders: {"fp32": DIR, "int8": DIR}; None: of random weights, made here.
+        make_bench: a function of (args, folders, a folder for its files) that returns a `Bench`.
+        print_tables: a function of (args, what `Bench.results` returns).
+    """
     with tempfile.TemporaryDirectory() as folder:
-        if args.model_fp32 is None:
+        if folders is None:
             print(f"making models of ERNIE 3.0-{args.arch}: some minutes", file=sys.stderr)
             folders = child("make_models", arch=args.arch, vocab_file=args.vocab_file, folder=folder)
-        else:
-            folders = {"fp32": os.path.abspath(args.model_fp32), "int8": os.path.abspath(args.model_int8)}
-        bench = Bench(args, folders, Path(folder))
+        bench = make_bench(args, folders, Path(folder))
         for number in range(args.rounds):
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             bench.round()
@@ -492,6 +506,25 @@ def main():
     if args.output:
         Path(args.output).write_text(json.dumps({"arguments": vars(args), **results}, indent=2), encoding="utf-8")
     print_tables(args, results)
+
+
+def main():
+    if sys.argv[1:2] == ["--child"]:
+        return run_child(*sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--model_fp32", metavar="DIR", help="of run_seq_cls.py --do_export (default: one of --arch is made)")
+    add("--model_int8", metavar="DIR", help="of compress_seq_cls.py, or the FP32 one, which is then quantized")
+    add_flags(add, seconds=60, warm_up=3)
+    add("--max_queue_tokens", metavar="N", type=int, default=512, help="where the queue is to be full")
+    args = parser.parse_args()
+    if (args.model_fp32 is None) != (args.model_int8 is None):
+        parser.error("name both --model_fp32 and --model_int8, or none")
+
+    folders = None
+    if args.model_fp32 is not None:
+        folders = {"fp32": os.path.abspath(args.model_fp32), "int8": os.path.abspath(args.model_int8)}
+    run_bench(args, folders, Bench, print_tables)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 python benchmarks/serving_soak.py --model_path best_models/tnews/export
 python benchmarks/serving_soak.py --model_path best_models/cmrc2018/export --requests 20000 --data_dir DIR
+python benchmarks/serving_soak.py --model_path best_models/tnews/export --triton      after `make triton`
 
-The server is the one of the model's task. Most requests hold one text of 5 to 500 tokens, cut out of real texts of
---data_dir; one in ten holds up to 8 texts, and one in ten a text that is longer than the model takes. The exit status
-is 1 if the memory grows by more than 10% from the second row of the table to the last, or if a request fails.
+The server is the one of the model's task; with --triton, it is Triton, and the sizes of all its processes are added up.
+Most requests hold one text of 5 to 500 tokens, cut out of real texts of --data_dir; one in ten holds up to 8 texts, and
+one in ten a text that is longer than the model takes. The exit status is 1 if the memory grows by more than 10% from
+the second row of the table to the last, or if a request fails.
 """
 
 import sys
@@ -25,22 +27,32 @@ from ernie_predictor import load_task
 from ernie_predictor.commandline import HelpFormatter
 from serving_load import SERVING, Connection, ServerProcess, http_request, machine, mix_of
 from tqdm import tqdm
+from triton_load import Triton, add_python_flag, infer_request, make_repository
 
 SERVERS = {
     "seq_cls": ("server_seq_cls.py", "/models/ernie_cls"),
     "token_cls": ("server_token_cls.py", "/models/ernie_ner"),
     "qa": ("server_qa.py", "/models/ernie_qa"),
 }
+TRITON_MODELS = {
+    "seq_cls": ("ernie_seqcls", ("TEXT",)),
+    "token_cls": ("ernie_tokencls", ("TEXT",)),
+    "qa": ("ernie_qa", ("QUESTION", "CONTEXT")),
+}
 GROWTH = 0.10
 
 
-def request_of(task, texts, generator):
-    """One request, as bytes."""
+def request_of(task, texts, generator, triton):
+    """One request to the task's server or to its model in Triton, as bytes."""
     kind = generator.random()
     chosen = [generator.choice(texts) for _ in range(generator.randint(2, 8) if kind < 0.1 else 1)]
     if kind > 0.9:
         chosen = ["".join(generator.choice(texts) for _ in range(generator.randint(4, 16)))]
-    data = {"text": chosen} if task != "qa" else {"question": ["这是什么？"] * len(chosen), "context": chosen}
+    columns = [chosen] if task != "qa" else [["这是什么？"] * len(chosen), chosen]
+    if triton:
+        model, names = TRITON_MODELS[task]
+        return infer_request(model, dict(zip(names, columns)))
+    data = dict(zip(("text",) if task != "qa" else ("question", "context"), columns))
     return http_request("POST", SERVERS[task][1], {"data": data})
 
 
@@ -78,23 +90,33 @@ def main():
     add("--every", metavar="N", type=int, default=10_000, help="requests per row of the table")
     add("--clients", metavar="N", type=int, default=16, help="that ask at the same time")
     add("--seed", metavar="N", type=int, default=0, help="of the choice of texts")
-    add("flags", nargs="*", help="of the server, after --: -- --precision_mode int8")
+    add("--triton", action="store_true", help="the server is Triton, with the model that prepare_models.py makes")
+    add_python_flag(add)
+    add("flags", nargs="*", help="of the server, or of prepare_models.py, after --: -- --precision_mode int8")
     args = parser.parse_args()
+    if args.triton and not Path(args.python).exists():
+        parser.error(f"--python {args.python}: no such file; `make triton` makes the environment")
 
     task = load_task(args.model_path)
     texts = mix_of(args.data_dir, task.tokenizer, 2000, seed=args.seed)
     generator = random.Random(args.seed)
-    script, _ = SERVERS[task.name]
-    about = machine()
-    print(f"{script}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
+    script = SERVERS[task.name][0]
+    name, about = "Triton" if args.triton else script, machine()
+    print(f"{name}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
     print("| requests | resident, MB | requests/s | answers |\n|---|---|---|---|")
     rows, failed = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, SERVING / script, "--model_path", args.model_path, *args.flags]
-        with ServerProcess(command, Path(folder, "server.log")) as server:
+        log = Path(folder, "server.log")
+        if args.triton:
+            make_repository(args.python, args.model_path, Path(folder, "models"), args.flags)
+            process = Triton(args.python, Path(folder, "models"), log)
+        else:
+            command = [sys.executable, SERVING / script, "--model_path", args.model_path, *args.flags]
+            process = ServerProcess(command, log)
+        with process as server:
             for begin in range(0, args.requests, args.every):
                 number = min(args.every, args.requests - begin)
-                requests = (request_of(task.name, texts, generator) for _ in range(number))
+                requests = (request_of(task.name, texts, generator, args.triton) for _ in range(number))
                 start = time.perf_counter()
                 counts = asyncio.run(send(server.port, requests, args.clients))
                 seconds = time.perf_counter() - start

@@ -12,7 +12,8 @@ from ernie.argument_parser import HELP
 from ernie.arguments import CompressionArguments, DataArguments, ModelArguments
 
 SCRIPTS = [f"{step}_{task}" for step in ("run", "compress") for task in ("seq_cls", "token_cls", "qa")]
-FOLDERS = ("benchmarks/*.py", "examples/*.py", *(f"deploy/*/{kind}_*.py" for kind in ("infer", "server", "client")))
+KINDS = ("infer_*", "server_*", "client_*", "*_grpc_client", "prepare_*", "run_*")
+FOLDERS = ("benchmarks/*.py", "examples/*.py", *(f"deploy/*/{kind}.py" for kind in KINDS))
 PROGRAMS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in ROOT.glob(folder))
 
 

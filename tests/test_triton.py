@@ -4,11 +4,14 @@ import collections
 import concurrent.futures
 import contextlib
 import importlib.util
+import io
 import itertools
 import json
 import os
 import random
 import re
+import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -181,6 +184,7 @@ def columns_of(result):
 
 def answers_of(columns):
     """A response in the predictor's form."""
+    columns.pop("truncated", None)
     if "entities" in columns:
         return [json.loads(value) for value in columns["entities"]]
     if "answer" in columns:
@@ -245,16 +249,19 @@ def test_answers_are_the_predictors(dataset, triton, exported):
     _, inputs, expected = exported(dataset)
     inputs, expected = inputs[:120], expected[:120]
     name, tensors = MODELS[dataset]
+    before = triton.statistics(name)
     for begin in range(0, len(inputs), 32):
         columns = triton.ask(name, tensors, inputs[begin : begin + 32])
         assert_same(answers_of(columns), expected[begin : begin + 32])
-    before = triton.statistics(name)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda item: answers_of(triton.ask(name, tensors, [item]))[0], inputs)
         assert_same(list(found), expected)
-    # Texts of any length run together.
-    after = triton.statistics(name)
-    assert after.inference_count - before.inference_count == len(inputs)
+    # Texts of any length run together. Triton counts a request after it has sent the response.
+    deadline = time.monotonic() + 60
+    while (after := triton.statistics(name)).inference_count < before.inference_count + 2 * len(inputs):
+        assert time.monotonic() < deadline, after
+        time.sleep(0.01)
+    assert after.inference_count == before.inference_count + 2 * len(inputs)
     assert after.execution_count - before.execution_count < len(inputs) / 2
 
 
@@ -266,6 +273,31 @@ def test_answers_over_http_are_the_predictors(dataset, triton, exported):
     assert response.status_code == 200, response.text
     columns = {output["name"]: output["data"] for output in response.json()["outputs"]}
     assert_same(answers_of(columns), expected[:32])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_readmes_request_over_http(triton):
+    readme = (TRITON / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^curl [^`]+", readme, re.MULTILINE)
+    command = command.replace("http://127.0.0.1:8000", triton.http)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert json.loads(done.stdout)["model_name"] == "ernie_seqcls", done.stderr
+
+
+def test_truncated_texts_are_reported(triton, exported):
+    """The client is told which texts were truncated, also if requests are merged; and counts them."""
+    limit = read(exported("tnews")[0] / "tokenizer_config.json")["model_max_length"]
+    long, fits = "好" * (limit - 1), "好" * (limit - 2)  # [CLS] and [SEP] are added
+    assert triton.ask("ernie_seqcls", ("TEXT",), [fits, long, "好", long])["truncated"] == [False, True, False, True]
+    pairs = [(fits, "好"), ("好", "好")]
+    assert triton.ask("pairs", ("TEXT", "TEXT_PAIR"), pairs)["truncated"] == [True, False]
+    questions = [
+        ("好" * 500, "王芳在腾讯公司工作。"),
+        ("谁？", "王芳在腾讯公司工作。" * 500),
+    ]  # a context is not truncated
+    assert triton.ask("ernie_qa", ("QUESTION", "CONTEXT"), questions)["truncated"] == [True, False]
+    status, _, err = ask("seq_cls", triton.grpc, "--text", long)
+    assert (status, err) == (0, "1 of 1 texts were truncated\n")
 
 
 @pytest.mark.parametrize("dataset", ON_GPU)
@@ -315,9 +347,14 @@ def test_published_clients_get_what_they_expect(triton, exported):
 def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
     """By the commands of the README: every answer is the predictor's, and so is the score."""
     folder, task = exported(dataset)[0], TASK_OF[dataset]
+    readme = (TRITON / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(rf"^python ({task}_grpc_client\.py --dataset {dataset} .*)$", readme, re.MULTILINE)
+    more = ["--url", triton.grpc, "--output", str(tmp_path / "answers")]
     items, gold = read_dev_set(task, SAMPLE_DATA, dataset)
     expected = ErniePredictor(folder).predict(items)
-    done = ask(task, triton.grpc, "--dataset", dataset, "--data_dir", SAMPLE_DATA, "--output", tmp_path / "answers")
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command), *more], cwd=TRITON, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in (tmp_path / "answers").read_text(encoding="utf-8").splitlines()]
     assert_same(found, expected)
@@ -326,14 +363,17 @@ def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
     assert done.stdout.startswith(f"{dataset}: {len(items)} texts in")
 
 
-def test_clients_say_what_is_wrong(triton):
-    assert "Traceback" not in ask("seq_cls", triton.grpc).stderr
+def test_clients_say_what_is_wrong(triton, tmp_path):
+    status, out, err = ask("seq_cls", triton.grpc)  # two built-in examples
+    assert (status, out.count("confidence"), err) == (0, 2, "")
 
     def fails(message, *arguments, status=1, url=triton.grpc):
-        done = ask(*arguments[:1], url, *arguments[1:])
-        assert (done.returncode, done.stdout) == (status, "")
-        assert message in done.stderr and "Traceback" not in done.stderr
+        *found, err = ask(*arguments[:1], url, *arguments[1:])
+        assert found == [status, ""] and message in err and err.count("\n") == 1
 
+    (tmp_path / "tnews").mkdir()
+    (tmp_path / "tnews" / "dev.json").write_text('{"sentence": "好", "label": "no such"}\n')
+    fails("the dev set has the label 'no such'", "seq_cls", "--dataset", "tnews", "--data_dir", tmp_path)
     fails("no model x at", "qa", "--model", "x")
     fails("ernie_qa takes QUESTION, CONTEXT; this client sends TEXT", "token_cls", "--model", "ernie_qa")
     fails("`text` is empty", "seq_cls", "--text", " ")
@@ -343,8 +383,17 @@ def test_clients_say_what_is_wrong(triton):
 
 
 def ask(task, url, *arguments):
-    command = [sys.executable, TRITON / f"{task}_grpc_client.py", "--url", url, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    """Runs a client in this process: (exit status, standard output, standard error)."""
+    program = TRITON / f"{task}_grpc_client.py"
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [program.name, *map(str, ["--url", url, *arguments])])
+        patch.syspath_prepend(TRITON)
+        try:
+            runpy.run_path(str(program), run_name="__main__")
+        except SystemExit as e:
+            status = e.code
+    return status, out.getvalue(), err.getvalue()
 
 
 # ------------------------------------------------------------------------------------------------------- errors
@@ -353,7 +402,7 @@ BAD = {
     "empty": ([("TEXT", [b"\xe5\xa5\xbd", b""])], "item 1: `text` is empty"),
     "white space": ([("TEXT", [b" \n"])], "item 0: `text` is empty"),
     "not UTF-8": ([("TEXT", [b"\xff\xfe"])], "item 0: TEXT is not UTF-8"),
-    "huge": ([("TEXT", ["好".encode() * 100_001])], "item 0 has 100,001 characters; at most 100,000"),
+    "huge": ([("TEXT", ["好".encode() * 100_001])], "item 0 has 100,001 characters; the limit is 100,000"),
     "no text": ([("TEXT_PAIR", [b"a"])], "there is no input TEXT"),
     "uneven": ([("TEXT", [b"a", b"b"]), ("TEXT_PAIR", [b"a"])], "batch size does not match"),
     "unknown input": ([("TEXT", [b"a"]), ("QUESTION", [b"a"])], "unexpected inference input"),

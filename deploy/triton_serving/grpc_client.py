@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
 
 from ernie_predictor import PredictorError
-from ernie_predictor.commandline import EXAMPLES, open_output, positive, run, stop
+from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -35,19 +35,23 @@ class Client:
         task_name: of the predictor.
         timeout: seconds to wait for an answer.
         retries: how often a request is sent again after a full queue or a lost connection.
+
+    Attributes:
+        truncated: number of texts that the server has truncated so far.
     """
 
     def __init__(self, url, model, task_name, timeout=60.0, retries=10):
         self.url, self.model, self.timeout, self.retries = url, model, timeout, retries
+        self.truncated = 0
         self.inputs = INPUTS[task_name]
         self._said, self._lock = False, threading.Lock()
         self._client = grpcclient.InferenceServerClient(url)
 
     def check(self):
-        """Whether the server and the model are ready, and the model is one of the task.
+        """The model's labels, or None if it has none, of a server that is ready.
 
         Raises:
-            PredictorError: says what is not.
+            PredictorError: the server or the model is not ready, or the model is not one of the task.
         """
         try:
             ready = self._client.is_server_ready(client_timeout=self.timeout)
@@ -57,6 +61,7 @@ class Client:
             if not ready or not self._client.is_model_ready(self.model):
                 raise PredictorError(f"{self.url}: {self.model} is not ready")
             found = [tensor.name for tensor in self._client.get_model_metadata(self.model).inputs]
+            parameters = self._client.get_model_config(self.model).config.parameters
         except InferenceServerException as e:
             raise PredictorError(
                 f"no Triton server answers gRPC at {self.url} ({e.message()}); start one with: python run_triton.py "
@@ -64,6 +69,7 @@ class Client:
             ) from None
         if found != list(self.inputs):
             raise PredictorError(f"{self.model} takes {', '.join(found)}; this client sends {', '.join(self.inputs)}")
+        return json.loads(parameters["labels"].string_value) if "labels" in parameters else None
 
     def ask(self, items):
         """The answers to items, texts or tuples of texts, as the predictor gives them.
@@ -79,11 +85,16 @@ class Client:
             tensors[-1].set_data_from_numpy(values)
         for attempt in range(self.retries + 1):
             try:
-                return answers_of(self._client.infer(self.model, tensors, client_timeout=self.timeout))
+                result = self._client.infer(self.model, tensors, client_timeout=self.timeout)
             except InferenceServerException as e:
                 failure = f"{self.url}: {e.message()}"
                 if "UNAVAILABLE" not in str(e.status()):
                     raise PredictorError(failure) from None
+            else:
+                truncated = result.as_numpy("truncated")  # None: named entities are found in texts of any length
+                with self._lock:
+                    self.truncated += 0 if truncated is None else int(truncated.sum())
+                return answers_of(result)
             if attempt < self.retries:
                 self.say(f"{failure}; trying again")
                 time.sleep(min(0.25 * 2**attempt, 5))
@@ -148,24 +159,26 @@ def ask_server(task_name, model, examples, shown, about):
                 print(" | ".join(texts), *shown(answers[-1]), sep="\n    ", flush=True)
         if sink:
             sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    if client.truncated:
+        print(f"{client.truncated:,} of {len(answers):,} texts were truncated", file=sys.stderr)
 
 
 def parse(task, model, fields, about):
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=HelpFormatter)
     parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
     add = parser.add_argument
-    add("--url", default="127.0.0.1:8001", help="host:port of the server's gRPC (default: %(default)s)")
-    add("--model", default=model, help="name of the model (default: %(default)s)")
+    add("--url", metavar="HOST:PORT", default="127.0.0.1:8001", help="the server's gRPC address")
+    add("--model", metavar="NAME", default=model, help="name of the model")
     for field in fields:
-        add(f"--{field}", help="(default: built-in examples)" if field == fields[0] else None)
-    add("--dataset", help="send the dev set of this name and print its score")
-    add("--data_dir", help="folder of --dataset: DATA_DIR/<dataset>/dev.json, for NER dev.tsv or test.tsv")
-    add("--output", help="file for the answers, one JSON value per line, written when all have arrived")
-    add("--batch_size", type=positive, default=32, help="texts per request, at most 64 (default: %(default)s)")
-    add("--concurrency", type=positive, default=8, help="requests in flight (default: %(default)s)")
-    add("--timeout", type=positive, default=60, help="seconds to wait for an answer (default: %(default)s)")
-    add("--retries", type=int, default=10, help="how often a request is sent again after a full queue or a lost "
-        "connection (default: %(default)s)")  # fmt: skip
+        add(f"--{field}", metavar="TEXT", help="(default: built-in examples)" if field == fields[0] else None)
+    add("--dataset", metavar="NAME", help="send the dev set of this name and print its score")
+    add("--data_dir", metavar="DIR", help="has <dataset>/dev.json, for NER dev.tsv or test.tsv")
+    add("--output", metavar="FILE", help="for the answers as JSON lines, written when all have arrived")
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per request, at most 64")
+    add("--concurrency", metavar="N", type=positive, default=8, help="requests in flight")
+    add("--timeout", metavar="N", type=positive, default=60, help="seconds to wait for an answer")
+    add("--retries", metavar="N", type=int, default=10, help="how often a request is sent again after a full queue or "
+        "a lost connection")  # fmt: skip
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")

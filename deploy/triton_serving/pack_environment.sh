@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Packs what the models need into one file for EXECUTION_ENV_PATH, with the Python that runs this, for servers whose image
-# stays as it is:
+# Packs a Python and the packages that the models need into one file for EXECUTION_ENV_PATH, for servers whose image
+# cannot be changed:
 #   ./pack_environment.sh python3.10 environment.tar.gz
-# The Python needs a shared library (libpython3.10.so), as those of pyenv and conda have, and the version of the server's
-# backend: 3.10 up to Triton 24.10, 3.12 from 24.11 on.
+# This Python must have a shared library (libpython3.10.so), as Pythons of pyenv and conda do, and the same version as the
+# server's Python backend: 3.10 up to Triton 24.10, 3.12 from 24.11 on.
 set -euo pipefail
 python=$1 target=$(realpath "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -21,7 +21,7 @@ tar -C "$source/lib" --exclude=site-packages --exclude=test --exclude=__pycache_
   tar -C "$work/lib" -x
 "$python" -m pip --disable-pip-version-check install -q --require-hashes -r requirements.lock.txt \
   --target "$work/lib/python$version/site-packages"
-# Triton unpacks the file, reads this, and starts the model.
+# Triton unpacks the file, sources this script, and starts the model.
 cat >"$work/bin/activate" <<'ACTIVATE'
 PYTHONHOME=$(dirname "$(dirname "${BASH_SOURCE[0]:-$0}")")
 export PYTHONHOME PATH="$PYTHONHOME/bin:$PATH"

@@ -8,6 +8,7 @@ Each model is a folder with everything it needs: the model's files, its Python c
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ sys.path.insert(0, PREDICTOR)
 
 try:
     from ernie_predictor import UsageError, load_task, open_folder
-    from ernie_predictor.commandline import positive, run, stop
+    from ernie_predictor.commandline import HelpFormatter, positive, run, stop
 except ImportError as e:
     sys.exit(f"prepare_models.py: error: {e}; copy deploy/predictor, too, and pip install -r requirements.txt")
 from ernie_predictor.cpu import find_onnx
@@ -42,8 +43,8 @@ def main():
     task = load_task(args.model_path)
     name = args.name or MODELS[task.name]
     target = os.path.join(args.output, name)
-    # Models are written beside the repository: Triton takes each folder in it for a model, also an incomplete one, and
-    # does not start. The network is moved in before the model that calls it.
+    # Models are written beside the repository and moved in when complete: Triton takes every folder in it for a model,
+    # and does not start if one is incomplete. The network is moved in before the model that calls it.
     if args.device == "gpu":
         prepare_network(args, task, f"{target}_network")
     with new_folder(target, beside(args.output)) as folder:
@@ -59,9 +60,11 @@ def main():
             "max_batch_tokens": args.max_batch_tokens,
             "max_characters": MAX_CHARACTERS,
         }
+        if task.id2label:
+            settings["labels"] = json.dumps(list(task.id2label.values()), ensure_ascii=False)  # for clients
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
-            # Opened in its folder: a model that does not fit is refused now, and files derived from it are made now.
+            # Opens the copy: a model that does not fit is refused now, and files derived from the model are made now.
             open_folder(version, backend=args.backend, precision_mode=args.precision, batch_size=MAX_BATCH_SIZE)
             settings |= {"backend": args.backend, "precision_mode": args.precision}
         else:
@@ -73,23 +76,24 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.error = lambda message: stop(message, 2)
     add = parser.add_argument
-    add("--model_path", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add("--output", required=True, help="model repository: a new one, or one to which the model is added")
-    add("--name", help="name of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
-    add("--device", choices=PRECISIONS, default="cpu", help="default: cpu")
+    add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
     add(
-        "--precision",
-        "--precision_mode",
-        help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), fp32, int8; the default for an INT8 folder is int8",
+        "--output", metavar="DIR", required=True, help="model repository: a new one, or one to which the model is added"
     )
-    add("--backend", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
-    add("--instances", type=positive, default=1, help="processes that run the model in parallel (default: 1)")
-    add("--num_threads", type=int, default=0, help="threads per instance (default: usable cores / instances)")
-    add("--max_batch_tokens", type=positive, help="tokens per batch, padding included (default: 4096; on GPUs 16384)")
-    add("--execution_env", help="file that pack_environment.sh wrote, by its path on the server")
+    add("--name", help="of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
+    add("--device", choices=PRECISIONS, default="cpu")
+    add("--precision", "--precision_mode", metavar="NAME", help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), "
+        "fp32, int8; the default for an INT8 folder is int8")  # fmt: skip
+    add("--backend", metavar="NAME", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
+    add("--instances", metavar="N", type=positive, default=1, help="processes that run the model in parallel")
+    add("--num_threads", metavar="N", type=int, default=0, help="threads per instance (default: usable cores / "
+        "instances)")  # fmt: skip
+    add("--max_batch_tokens", metavar="N", type=positive, help="maximum tokens per batch, padding included (default: "
+        "4096; on GPUs 16384)")  # fmt: skip
+    add("--execution_env", metavar="FILE", help="that pack_environment.sh wrote, by its path on the server")
     args = parser.parse_args()
     if args.name is not None and not re.fullmatch(r"\w[\w.-]*", args.name, re.ASCII):
         parser.error(f"--name {args.name}: expected letters, digits, _, - and .")
@@ -110,7 +114,7 @@ def parse():
 def prepare_network(args, task, target):
     """Writes the network as a model of its own, for Triton's ONNX Runtime backend on a GPU."""
     if args.backend == "cuda" and args.precision == "int8":
-        raise UsageError("--backend cuda has no INT8 products: take --backend tensorrt, or --precision fp16")
+        raise UsageError("--backend cuda has no INT8 kernels: use --backend tensorrt, or --precision fp16")
     path, form = find_onnx(args.model_path, args.precision)
     if args.precision == "int8" and form != "static":
         raise UsageError(f"--precision int8: {path} is no calibrated INT8 model; compress_*.py writes one")
@@ -133,7 +137,7 @@ def prepare_network(args, task, target):
 
 
 def accelerator(args, task):
-    """How ONNX Runtime runs the network on a GPU: options that infer_gpu.py gives it, under Triton's names."""
+    """How ONNX Runtime runs the network on a GPU: the options of infer_gpu.py, under Triton's names."""
     if args.backend == "cuda":
         options = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
     else:
@@ -144,7 +148,7 @@ def accelerator(args, task):
         }
         options = {
             "precision_mode": args.precision.upper(),
-            # An engine takes minutes to build, and is kept here: a folder that outlives the container.
+            # Building an engine takes minutes, so engines are kept in a folder that outlives the container.
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": "/tensorrt_cache",
             **{
@@ -176,7 +180,8 @@ def instances(count, kind):
 
 
 def parameter(name, value):
-    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
+    # JSON escapes quotes, backslashes and control characters as protobuf's text format does.
+    return f'parameters {{ key: "{name}" value {{ string_value: {json.dumps(str(value), ensure_ascii=False)} }} }}'
 
 
 def add_to_config(folder, *lines):

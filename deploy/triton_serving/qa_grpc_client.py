@@ -1,4 +1,4 @@
-"""Asks a model of reading comprehension in Triton over gRPC.
+"""Sends questions to a reading comprehension model in Triton, over gRPC.
 
 python qa_grpc_client.py                                                        two built-in examples
 python qa_grpc_client.py --question "谁发明了它？" --context "电话是贝尔在1876年发明的。"

@@ -3,8 +3,8 @@
 python run_triton.py models_tnews                                   HTTP on 8000, gRPC on 8001, metrics on 8002
 python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   other flags go to tritonserver
 
-The server is the one of the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend,
-which is all that models for the CPU need; models for GPUs need NVIDIA's container.
+The server comes with the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend, which
+is all that CPU models need. GPU models need NVIDIA's container.
 """
 
 import argparse
@@ -21,9 +21,9 @@ PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", help="folder that prepare_models.py wrote")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     for name, port in PORTS.items():
-        parser.add_argument(f"--{name}_port", type=int, default=port, help=f"default: {port}")
+        parser.add_argument(f"--{name}_port", metavar="N", type=int, default=port, help=f"(default: {port})")
     args, more = parser.parse_known_args()
     if not os.path.isdir(args.repository):
         parser.error(f"{args.repository}: no such folder; prepare_models.py writes one")

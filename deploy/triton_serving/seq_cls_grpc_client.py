@@ -1,4 +1,4 @@
-"""Asks a classifier in Triton over gRPC.
+"""Sends texts to a classifier in Triton, over gRPC.
 
 python seq_cls_grpc_client.py                                                   two built-in examples
 python seq_cls_grpc_client.py --text "怎么开通信用卡" --text_pair "我要办理信用卡"

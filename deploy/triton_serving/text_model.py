@@ -1,8 +1,8 @@
-"""What the three models share: the texts of all requests that Triton has merged, in batches of similar length.
+"""What the three models share: they run the texts of all requests that Triton has merged, in batches of similar length.
 
-Triton merges requests of the same shape, and a text is a tensor of shape [1], however long it is. So texts can be
-batched here whose token ids never could. prepare_models.py puts this file and the predictor's package beside each
-model.py.
+Triton merges only requests of the same shape. A text is a tensor of shape [1], however long it is, so requests with
+texts of different lengths are merged, which those with token ids would not be. prepare_models.py copies this file and
+the predictor's package beside each model.py.
 """
 
 import faulthandler
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from ernie_predictor import PredictorError, load_task, open_folder
+from ernie_predictor.batching import token_batches
 from ernie_predictor.machine import usable_cores
 
 WARM_UP_LENGTHS = (16, 32, 64)
-BUCKET = 32  # tokens: the network on a GPU sees lengths that are multiples of it, so that batches can be merged
+BUCKET = 32  # tokens: on a GPU, lengths are padded to multiples of it, so that Triton can merge batches
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Job:
     Attributes:
         error: a `TritonError`, if it cannot be answered.
         features, notes: of the task's `tokenize`.
+        truncated: for each text, whether it was truncated.
         outputs: the model's, for each feature.
     """
 
@@ -35,6 +37,7 @@ class Job:
     pairs: list = ()
     features: list = ()
     notes: list = ()
+    truncated: list = ()
     outputs: list = ()
 
 
@@ -84,14 +87,14 @@ class TextModel:
         threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
 
     def warm_up(self):
-        """Runs a few lengths once, so that the first request does not wait for kernels to be made."""
+        """Runs a few lengths once, so that the first requests do not wait for kernels to be made."""
         longest = self.task.max_seq_length
         for length in sorted({min(length, longest) for length in (*WARM_UP_LENGTHS, longest)}):
             ids = [self.task.tokenizer.cls_id] * length
             self.compute([(ids, [0] * length)])
 
     def execute(self, requests):
-        """Answers requests: one response each, in their order; a request that causes an error gets that error."""
+        """Returns one response per request, in their order. Only the request that causes an error gets an error."""
         jobs = [self.open(request) for request in requests]
         self.run([job for job in jobs if job.error is None])
         return [self.respond(job) for job in jobs]
@@ -101,7 +104,7 @@ class TextModel:
         try:
             columns = [texts_of(request, name) for name in self.inputs]
             if columns[0] is None:
-                # Of a model with an optional input, Triton itself only counts the inputs.
+                # If a model has an optional input, Triton checks only how many inputs there are.
                 raise PredictorError(f"there is no input {self.inputs[0]}")
             columns = [column for column in columns if column is not None]
             items = columns[0] if len(columns) == 1 else list(zip(*columns))
@@ -114,31 +117,38 @@ class TextModel:
                 longest = max(len(text) for text in pairs[-1] if text is not None)
                 if longest > self.max_characters:
                     raise PredictorError(
-                        f"item {index} has {longest:,} characters; at most {self.max_characters:,} are taken"
+                        f"item {index} has {longest:,} characters; the limit is {self.max_characters:,}"
                     )
         except PredictorError as e:
             return Job(error=pb_utils.TritonError(str(e), pb_utils.TritonError.INVALID_ARG))
-        truncated = self.task.truncated
         try:
-            features, notes = self.task.tokenize(pairs)
+            features, notes, number = self.tokenize(pairs)
+            # The task only counts truncated texts. If there are any, each text is tokenized again to find out which.
+            truncated = [number > 0 and self.tokenize([pair])[2] > 0 for pair in pairs]
         except Exception as e:
-            return Job(error=failure(f"a request of {len(pairs)} texts cannot be tokenized: {e!r}"))
-        if self.task.truncated > truncated and not self.warned:
+            return Job(error=failure(f"tokenizing a request of {len(pairs)} texts failed: {e!r}"))
+        if number and not self.warned:
             self.warned = True
             what, limit = self.task.limit()
             pb_utils.Logger.log_warn(f"texts are truncated: a {what} is longer than {limit} tokens")
-        return Job(None, pairs, features, notes, [None] * len(features))
+        return Job(None, pairs, features, notes, truncated, [None] * len(features))
+
+    def tokenize(self, pairs):
+        """(features, notes, number of texts that were truncated)."""
+        before = self.task.truncated
+        features, notes = self.task.tokenize(pairs)
+        return features, notes, self.task.truncated - before
 
     def run(self, jobs):
-        """Fills in the outputs of jobs, whose features run together; a text that the model fails on fails alone."""
+        """Runs the features of all jobs together and fills in the outputs; texts of a failed batch run one by one."""
         places = [(job, index) for job in jobs for index in range(len(job.features))]
         lengths = [len(job.features[index][0]) for job, index in places]
-        for rows in batches(lengths, self.max_batch_tokens, self.max_batch_size):
+        for rows in token_batches(lengths, self.max_batch_tokens, self.max_batch_size):
             batch = [places[row] for row in rows]
             try:
                 self.run_batch(batch)
             except Exception as e:
-                pb_utils.Logger.log_error(f"a batch of {len(batch)} texts failed, they run one by one: {e!r}")
+                pb_utils.Logger.log_error(f"a batch of {len(batch)} texts failed; running its texts one by one: {e!r}")
                 for place in batch:
                     try:
                         self.run_batch([place])
@@ -156,33 +166,34 @@ class TextModel:
         length = min(-(-longest // self.bucket) * self.bucket, self.task.max_seq_length)
         outputs = self.model(self.task.tokenizer.pad(features, length))
         if not all(np.isfinite(array).all() for array in outputs):
-            raise ValueError("the model gives outputs that are not a number (NaN) or infinite")
+            raise ValueError("the model's outputs are not a number (NaN) or infinite")
         return outputs
 
     def respond(self, job):
         if job.error is None:
             try:
                 columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
+                columns["truncated"] = job.truncated
                 return pb_utils.InferenceResponse(
                     [tensor(name, columns[name], self.types[name]) for name in self.types]
                 )
             except Exception as e:
-                job.error = failure(f"answers to a request of {len(job.pairs)} texts cannot be read: {e!r}")
+                job.error = failure(f"reading the answers to a request of {len(job.pairs)} texts failed: {e!r}")
         return pb_utils.InferenceResponse(error=job.error)
 
 
 def end_with_server(server):
-    """Ends this process when the server is gone: a Triton that is killed leaves it running, with its memory."""
+    """Ends this process when the server is gone: a Triton that was killed leaves it running."""
     while os.getppid() == server:
-        # A server that is killed while it takes an answer leaves the interpreter locked, so this thread does not run
-        # any more. This timer does not need the interpreter.
+        # If the server is killed while it receives a response, the interpreter stays locked, and this thread does not
+        # run any more. This timer does not need the interpreter.
         faulthandler.dump_traceback_later(20, exit=True)
         time.sleep(1)
     os._exit(1)
 
 
 def failure(reason):
-    """The error of a request that did not cause it; the reason may name files of the server, so it is only logged."""
+    """An error that the request did not cause. Its reason is only logged, since it may name files of the server."""
     pb_utils.Logger.log_error(reason)
     return pb_utils.TritonError("the model could not run this text; the server's log says why")
 
@@ -210,27 +221,6 @@ def tensor(name, values, dtype):
     if dtype == np.object_:
         values = [value.encode("utf-8") for value in values]
     return pb_utils.Tensor(name, np.array(values, dtype=dtype))
-
-
-def batches(lengths, max_tokens, max_texts):
-    """Yields the places of features of similar length, the longest first, which need the most memory.
-
-    Args:
-        lengths: tokens of each feature.
-        max_tokens: per batch, padding included; a longer feature runs alone.
-        max_texts: features per batch.
-
-    >>> list(batches([3, 9, 4, 2], max_tokens=10, max_texts=8))
-    [[1], [2, 0], [3]]
-    """
-    batch = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and ((len(batch) + 1) * lengths[batch[0]] > max_tokens or len(batch) == max_texts):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 class Network:

@@ -1,4 +1,4 @@
-"""Asks a model of named entities in Triton over gRPC.
+"""Sends texts to a named entity recognition model in Triton, over gRPC.
 
 python token_cls_grpc_client.py                                                 two built-in examples
 python token_cls_grpc_client.py --text "王芳在腾讯公司工作。"

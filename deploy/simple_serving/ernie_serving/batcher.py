@@ -13,12 +13,9 @@ import threading
 import time
 
 import numpy as np
+from ernie_predictor.batching import token_batches
 
 logger = logging.getLogger("ernie_serving")
-
-# A text joins a batch of longer ones if that costs less than a run of its own: on a CPU a run costs about as much as
-# this many tokens, whatever it computes.
-WORTH_PADDING = 32
 
 
 class QueueFull(Exception):
@@ -221,26 +218,10 @@ class Batcher:
 
     def _batches(self, pieces):
         """Cuts texts into batches by the budget of tokens; yields lists of (job, index, length)."""
-        if self.sort:
-            pieces = sorted(pieces, key=lambda piece: -piece[2])  # the longest first, which need the most memory
-        while pieces:
-            batch, later, of_job = [], [], collections.Counter()
-            longest = 0
-            for place, piece in enumerate(pieces):
-                job, _, length = piece
-                length = max(longest, length)
-                full = (len(batch) + 1) * length > self.max_batch_tokens or len(batch) == self.max_batch_size
-                if batch and (full or (self.sort and length - piece[2] > max(WORTH_PADDING, length // 8))):
-                    later += pieces[place:]
-                    break
-                if job.batch_size is not None and of_job[job] >= job.batch_size:
-                    later.append(piece)
-                    continue
-                batch.append(piece)
-                of_job[job] += 1
-                longest = length
-            pieces = later
-            yield batch
+        lengths = [length for _, _, length in pieces]
+        limits = [(job, job.batch_size) for job, _, _ in pieces]
+        for rows in token_batches(lengths, self.max_batch_tokens, self.max_batch_size, self.sort, limits):
+            yield [pieces[row] for row in rows]
 
     def _run(self, batch):
         batch = [piece for piece in batch if not piece[0].is_over()]

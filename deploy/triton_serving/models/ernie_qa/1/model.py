@@ -1,4 +1,4 @@
-"""Reading comprehension: QUESTION and CONTEXT to the answer, its place in the context, and the best answers as JSON."""
+"""Reading comprehension: QUESTION and CONTEXT in; the answer, its position in the context, and n-best as JSON out."""
 
 import json
 

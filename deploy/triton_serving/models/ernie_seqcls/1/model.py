@@ -1,4 +1,4 @@
-"""Classification: TEXT, and for pairs TEXT_PAIR, to the number of a class, its name, and how sure the model is."""
+"""Classification: TEXT, for pairs also TEXT_PAIR, in; class number, class name and confidence out."""
 
 from text_model import TextModel
 

@@ -1,4 +1,4 @@
-"""Named entities: TEXT to JSON lists of its entities, the predictor's and what published clients read."""
+"""Named entity recognition: TEXT in; its entities as JSON out, in the predictor's form and in the published one."""
 
 import json
 
@@ -10,7 +10,7 @@ class TritonPythonModel(TextModel):
     inputs = ("TEXT",)
 
     def columns(self, answers):
-        # `pos` is of the published form: the first and the last character.
+        # The published form: `pos` is the first and the last character.
         published = [[{"pos": [e["start"], e["end"] - 1], "label": e["label"]} for e in answer] for answer in answers]
         return {
             "entities": [json.dumps(answer, ensure_ascii=False) for answer in answers],
