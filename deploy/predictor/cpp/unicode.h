@@ -6,17 +6,13 @@
 
 namespace ernie {
 
-// Throws Error, with the offset of the first byte that is wrong. Surrogates are not valid UTF-8, not even in pairs.
+// Throws Error, with the offset of the first byte that is wrong. Surrogates are not valid UTF-8.
 std::u32string decode_utf8(std::string_view text);
 
-// Of valid code points, as decode_utf8 gives them.
 std::string encode_utf8(std::u32string_view text);
 
 // Characters begin ... end - 1 of valid UTF-8, counted in code points.
 std::string_view slice_utf8(std::string_view text, size_t begin, size_t end);
-
-// The next code point of a text, which moves `position` on. Throws Error, as decode_utf8 does.
-char32_t next_utf8(std::string_view text, size_t& position);
 
 // What the tokenizer makes of a character before it looks for wordpieces: lower-cased, decomposed and without accents,
 // if asked for; a character that is a word by itself between spaces; nothing for one that is dropped.
