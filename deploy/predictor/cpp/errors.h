@@ -9,4 +9,9 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// An argument that is wrong, by itself or for this model.
+struct UsageError : Error {
+  using Error::Error;
+};
+
 }  // namespace ernie
