@@ -145,18 +145,6 @@ std::string encode_utf8(std::u32string_view text) {
   return result;
 }
 
-std::string_view slice_utf8(std::string_view text, size_t begin, size_t end) {
-  size_t position = 0, character = 0;
-  const auto skip_to = [&](size_t wanted) {
-    for (; character < wanted && position < text.size(); ++character) {
-      U8_FWD_1(text.data(), position, text.size());
-    }
-    return position;
-  };
-  const size_t from = skip_to(begin);
-  return text.substr(from, skip_to(end) - from);
-}
-
 std::u32string plain(char32_t character, bool in_lower_case) {
   if (is_new(character)) {
     return {};

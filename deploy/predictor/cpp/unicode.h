@@ -11,9 +11,6 @@ std::u32string decode_utf8(std::string_view text);
 
 std::string encode_utf8(std::u32string_view text);
 
-// Characters begin ... end - 1 of valid UTF-8, counted in code points.
-std::string_view slice_utf8(std::string_view text, size_t begin, size_t end);
-
 // What the tokenizer makes of a character before it looks for wordpieces: lower-cased, decomposed and without accents,
 // if asked for; a character that is a word by itself between spaces; nothing for one that is dropped.
 std::u32string plain(char32_t character, bool lower_case);
