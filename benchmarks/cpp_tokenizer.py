@@ -22,6 +22,7 @@ import importlib.util
 import json
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -210,10 +211,15 @@ def main():
         known = f"Python {platform.python_version()} has Unicode {unicodedata.unidata_version}"
         sys.exit(f"{known}; the C++ tokenizer has {UNICODE}: run this with Python 3.10")
 
-    with tempfile.TemporaryDirectory() as folder:
-        results = compare(args, folder)
-    with tempfile.TemporaryDirectory() as folder:
-        number, speeds = measure(args, folder)
+    if shutil.which("g++") is None:
+        sys.exit("g++ is not installed")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            results = compare(args, folder)
+        with tempfile.TemporaryDirectory() as folder:
+            number, speeds = measure(args, folder)
+    except subprocess.CalledProcessError as e:
+        sys.exit(f"{Path(e.cmd[0]).name} ended with status {e.returncode}: see above")
     machine = f"one thread of {processor()}; Python {platform.python_version()}"
     print("\n| | Compared | Different |\n|---|---|---|")
     for name, (compared, different) in results.items():

@@ -67,6 +67,13 @@ def test_random_texts(program, tmp_path):
 
 
 @same_unicode
+def test_characters_between_letters(program, model):
+    """Whether each is dropped, split off or a part of the word. Chinese and Korean: a few."""
+    characters = [*range(0x3500), *range(0x9FF0, 0xAC10), *range(0xD700, 0xE010), *range(0xF8F0, 0x11000)]
+    assert differences(program, model, [f"a{chr(c)}b" for c in characters]) == []
+
+
+@same_unicode
 def test_random_bytes_are_refused_where_python_refuses_them(program, model):
     data = list(random_bytes(3000, seed=1))
     assert differences(program, model, data) == []
