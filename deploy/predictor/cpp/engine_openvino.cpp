@@ -1,5 +1,4 @@
 // OpenVINO, with the settings of ernie_predictor/runtimes.py.
-#include <filesystem>
 #include <mutex>
 #include <openvino/openvino.hpp>
 
@@ -8,8 +7,6 @@
 
 namespace ernie {
 namespace {
-
-constexpr uintmax_t kLarge = 1 << 25;  // bytes of a model whose compiled form is kept
 
 // One for all models, and never deleted: on processors with AMX each Core has signal handlers of the thread run on a stack
 // of its own, and frees that when it is deleted; the next signal with a handler then ends the process.
@@ -30,11 +27,7 @@ class OpenVinoEngine : public Engine {
         // Pinned threads of several processes share the same cores, while others are idle.
         ov::hint::enable_cpu_pinning(false),
     };
-    if (std::filesystem::file_size(onnx_file) < kLarge) {
-      model_ = core().compile_model(onnx_file, "CPU", config);
-    } else {
-      open_large(config, CompiledModel(onnx_file, ov::get_openvino_version().buildNumber, cache_dir));
-    }
+    open(config, CompiledModel(onnx_file, ov::get_openvino_version().buildNumber, cache_dir));
     std::vector<std::string> names;
     for (const auto& input : model_.inputs()) {
       if (input.get_element_type() == ov::element::i64) names.push_back(input.get_any_name());
@@ -69,7 +62,7 @@ class OpenVinoEngine : public Engine {
   }
 
  private:
-  void open_large(const ov::AnyMap& config, const CompiledModel& compiled) {
+  void open(const ov::AnyMap& config, const CompiledModel& compiled) {
     for (const auto& path : compiled.paths()) {
       auto file = std::make_unique<MappedFile>(path);
       if (!compiled.fits(*file)) continue;
