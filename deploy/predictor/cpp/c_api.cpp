@@ -43,13 +43,17 @@ ernie_predictor* ernie_open(const char* model_path, int num_threads, int batch_s
 char* ernie_predict(const ernie_predictor* predictor, const char* lines) {
   return guarded([&] {
     const auto& task = predictor->predictor.task();
-    ernie::LineReader reader(task, "the input");
     std::string_view rest = lines;
+    size_t number = 0;
     std::string answers;
     const auto next = [&](ernie::Pair& pair) {
       if (rest.empty()) return false;
       const auto end = rest.find('\n');
-      pair = reader.read(rest.substr(0, end));
+      try {
+        pair = ernie::parse_line(rest.substr(0, end), task, ++number == 1);
+      } catch (const ernie::Error& e) {
+        throw ernie::Error("line " + std::to_string(number) + ": " + e.what());
+      }
       rest.remove_prefix(end == rest.npos ? rest.size() : end + 1);
       return true;
     };

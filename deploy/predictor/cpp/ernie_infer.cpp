@@ -234,7 +234,8 @@ void show_examples(const ernie::Predictor& predictor, Sink& sink) {
 }
 
 void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std::istream& lines, Sink& sink) {
-  ernie::LineReader reader(predictor.task(), args.input);
+  const std::string name = args.input == "-" ? "standard input" : args.input;
+  size_t number = 0;
   Progress progress(isatty(STDERR_FILENO) == 1 && !sink.is_terminal());
   bool has_warned = false;
   std::string line;
@@ -242,11 +243,12 @@ void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std:
     while (std::getline(lines, line)) {
       if (!lines.eof()) line += '\n';
       try {
-        pair = reader.read(line);
+        pair = ernie::parse_line(line, predictor.task(), ++number == 1);
         return true;
       } catch (const Error& e) {
-        if (!args.skips_errors) throw Error(std::string(e.what()) + " (--on_error skip skips such lines)");
-        std::cerr << e.what() << '\n';
+        const auto where = name + " line " + std::to_string(number);
+        if (!args.skips_errors) throw Error(where + ": " + e.what() + " (--on_error skip skips such lines)");
+        std::cerr << where << " is left out: " << e.what() << '\n';
       }
     }
     if (lines.bad()) throw Error("--input " + args.input + ": " + std::strerror(errno));

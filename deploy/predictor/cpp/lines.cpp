@@ -84,13 +84,4 @@ Pair parse_line(std::string_view line, const Task& task, bool is_first) {
   return task.check(texts);
 }
 
-Pair LineReader::read(std::string_view line) {
-  ++number_;
-  try {
-    return parse_line(line, task_, number_ == 1);
-  } catch (const Error& e) {
-    throw Error((name_ == "-" ? "standard input" : name_) + " line " + std::to_string(number_) + ": " + e.what());
-  }
-}
-
 }  // namespace ernie
