@@ -1,4 +1,5 @@
-"""The C++ predictor gives the Python predictor's answers and messages. Built once, with sanitizers: they watch all tests."""
+"""The C++ predictor gives the Python predictor's answers and messages. It is built once, with sanitizers, which
+watch all tests."""
 
 import functools
 import importlib.util
