@@ -15,8 +15,8 @@
 namespace ernie {
 namespace {
 
-// Python 3.10's Unicode, with which the project trains. ICU knows later characters as well: they are dropped here, as
-// Python 3.10 drops what it does not know. Needs ICU 66 or later, which knows all of Unicode 13.
+// The version that models are trained with, and the Python predictor's (ernie_predictor/unicode_13.py). Characters that
+// Unicode got later are dropped as unassigned ones are, whatever version ICU has.
 constexpr UVersionInfo kUnicodeVersion = {13, 0, 0, 0};
 static_assert(U_ICU_VERSION_MAJOR_NUM >= 66, "ICU 66 or later is needed, for Unicode 13");
 
