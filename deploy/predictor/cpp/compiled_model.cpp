@@ -82,14 +82,16 @@ CompiledModel::CompiledModel(const std::string& onnx_file, const std::string& ma
   }
 }
 
-std::string CompiledModel::header(size_t size) const {
-  auto text = "ernie compiled model, of " + source_ + ", " + std::to_string(size) + " bytes\n";
-  text.resize(kHeaderSize);
+std::string CompiledModel::record(size_t size) const {
+  auto text = "\nernie compiled model, of " + source_ + ", " + std::to_string(size) + " bytes\n";
+  text.resize(kRecordSize);
   return text;
 }
 
 bool CompiledModel::fits(const MappedFile& file) const {
-  return file.size() > kHeaderSize && std::string_view(file.data(), kHeaderSize) == header(file.size() - kHeaderSize);
+  if (file.size() <= kRecordSize) return false;
+  const size_t size = file.size() - kRecordSize;
+  return std::string_view(file.data() + size, kRecordSize) == record(size);
 }
 
 void CompiledModel::write(const std::function<void(std::ostream&)>& save) const {
@@ -99,11 +101,9 @@ void CompiledModel::write(const std::function<void(std::ostream&)>& save) const 
     const auto part = path + '.' + std::to_string(getpid()) + ".part";
     std::ofstream file(part, std::ios::binary);
     if (!file) continue;
-    file.seekp(kHeaderSize);
     save(file);
-    const auto size = static_cast<size_t>(file.tellp()) - kHeaderSize;
-    file.seekp(0);
-    file << header(size);
+    file.seekp(0, std::ios::end);  // OpenVINO moves in the stream
+    file << record(static_cast<size_t>(file.tellp()));
     file.close();
     if (file) std::filesystem::rename(part, path, error);
     if (file && !error) return;

@@ -28,8 +28,8 @@ class CompiledModel {
   // `made_by`: whatever else the compiled form depends on, such as the version of the engine. The processor is added.
   CompiledModel(const std::string& onnx_file, const std::string& made_by, const std::string& cache_dir);
 
-  // Where the compiled form begins in a file of `paths`.
-  static constexpr size_t kHeaderSize = 4096;
+  // Bytes after the compiled form in a file of `paths`, which say what it was made of.
+  static constexpr size_t kRecordSize = 256;
 
   // The places, in the order in which they are tried.
   const std::vector<std::string>& paths() const { return paths_; }
@@ -42,7 +42,7 @@ class CompiledModel {
   void write(const std::function<void(std::ostream&)>& save) const;
 
  private:
-  std::string header(size_t size) const;
+  std::string record(size_t size) const;
 
   std::string source_;  // tells the ONNX file's present content from others
   std::vector<std::string> paths_;

@@ -67,8 +67,7 @@ class OpenVinoEngine : public Engine {
       auto file = std::make_unique<MappedFile>(path);
       if (!compiled.fits(*file)) continue;
       try {
-        const auto size = file->size() - CompiledModel::kHeaderSize;
-        blob_ = ov::Tensor(ov::element::u8, {size}, file->data() + CompiledModel::kHeaderSize);
+        blob_ = ov::Tensor(ov::element::u8, {file->size() - CompiledModel::kRecordSize}, file->data());
         model_ = core().import_model(blob_, "CPU", config);
         file_ = std::move(file);  // OpenVINO reads on from there for as long as the model is open
         return;

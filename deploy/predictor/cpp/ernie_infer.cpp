@@ -75,6 +75,13 @@ std::string one_of(const std::string& flag, const std::string& text, const std::
   throw UsageError("argument --" + flag + ": invalid choice: '" + text + "' (choose from " + list + ")");
 }
 
+// The arguments from `index` on, up to the next flag.
+std::string unrecognized(int argc, char** argv, int index) {
+  std::string list = argv[index];
+  while (++index < argc && std::strncmp(argv[index], "--", 2) != 0) list += std::string(" ") + argv[index];
+  return list;
+}
+
 Arguments parse_arguments(int argc, char** argv) {
   enum Flag { model_path, task_name, max_seq_length, input, output, on_error, batch_size, num_threads, cache_dir, help };
   static const option kFlags[] = {
@@ -132,11 +139,11 @@ Arguments parse_arguments(int argc, char** argv) {
       case ':':
         throw UsageError("argument " + std::string(argv[index]) + ": expected one argument");
       default:
-        throw UsageError("unrecognized arguments: " + std::string(argv[index]));
+        throw UsageError("unrecognized arguments: " + unrecognized(argc, argv, index));
     }
   }
   if (args.model_path.empty()) throw UsageError("the following arguments are required: --model_path");
-  if (optind < argc) throw UsageError("unrecognized arguments: " + std::string(argv[optind]));
+  if (optind < argc) throw UsageError("unrecognized arguments: " + unrecognized(argc, argv, optind));
   std::error_code ignored;
   if (!args.output.empty() && fs::equivalent(args.input, args.output, ignored)) {
     throw UsageError("--output " + args.output + " is the input file");
