@@ -176,10 +176,12 @@ def test_bad_input(programs, model_of, tmp_path, capfd, monkeypatch):
         shutil.copytree(model, tmp_path / name)
     config = json.loads((model / "config.json").read_text())
     (tmp_path / "labels" / "config.json").write_text(json.dumps({**config, "id2label": ["a", "b"], "label2id": None}))
-    (tmp_path / "weights" / "model.onnx").unlink()
+    for file in ("model.onnx", "model.pdmodel"):
+        (tmp_path / "weights" / file).unlink()
     (tmp_path / "config" / "config.json").write_text("{")
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "text.txt").write_text("text\n\n")
+    capfd.readouterr()  # what training the model wrote
     for flags in (
         [],
         ["--model_path"],
