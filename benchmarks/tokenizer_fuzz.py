@@ -27,7 +27,6 @@ import unicodedata
 from ernie_predictor.commandline import HelpFormatter
 from ernie_predictor.tokenizer import _SIMPLE, TOKENIZERS, ErnieTokenizer
 from ernie_predictor.unicode_13 import is_assigned
-from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 from tqdm import tqdm
 
 CHUNK = 500
@@ -110,6 +109,8 @@ def check(name, items, folder):
     Args:
         items: [(lower-cased?, text)], those with one case together.
     """
+    from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer  # takes seconds: not for random_texts
+
     for lower, group in itertools.groupby(enumerate(items), key=lambda item: item[1][0]):
         tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, do_lower_case=lower)
         reference = ReferenceTokenizer(os.path.join(folder, "vocab.txt"), do_lower_case=lower)

@@ -13,7 +13,7 @@ from .errors import PredictorError
 from .formats import read_qa, read_seq_cls, read_token_cls
 from .scores import cmrc_scores, entity_scores
 from .tasks import join_tokens
-from .unicode_13 import is_assigned
+from .unicode_13 import is_accent, is_assigned
 
 # How a task's files end. The first is the published data sets' own; the others are what people call CoNLL's format.
 SUFFIXES = {"seq_cls": ("json",), "token_cls": ("tsv", "txt", "conll"), "qa": ("json",)}
@@ -152,5 +152,5 @@ def _trimmed(text, start):
 
 def _has_no_piece(char):
     """White space, and what `ErnieTokenizer` drops: control characters and the like, accents that stand alone."""
-    dropped = unicodedata.category(char) in ("Cc", "Cf", "Cn", "Co", "Cs", "Mn") or not is_assigned(char)
-    return char.isspace() or dropped or char == "\ufffd"
+    dropped = unicodedata.category(char)[0] == "C" or not is_assigned(char) or char == "\ufffd"
+    return char.isspace() or dropped or is_accent(char)

@@ -27,7 +27,7 @@ import numpy as np
 
 from .errors import TokenizerError
 from .machine import usable_cores
-from .unicode_13 import is_assigned
+from .unicode_13 import is_accent, is_assigned
 
 TOKENIZERS = ("tokenizers", "fast_tokenizer")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -56,8 +56,8 @@ class _Plain(dict):
     """{character: what the reference makes of it}, filled as characters turn up.
 
     Lower-cased, decomposed and without accents, if asked for; what stands alone (ideographs, punctuation, symbols)
-    between spaces; nothing for control, unassigned and private-use characters and U+FFFD, which are dropped. What is
-    unassigned is the same on every Python.
+    between spaces; nothing for control, unassigned and private-use characters and U+FFFD, which are dropped. It is the
+    same on every Python.
     """
 
     def __init__(self, do_lower_case):
@@ -69,7 +69,7 @@ class _Plain(dict):
         text = "".join(c for c in text if c in "\t\n\r" or not (unicodedata.category(c)[0] == "C" or c == "\ufffd"))
         alone = _IDEOGRAPHS.fullmatch(text)
         if self.do_lower_case:
-            text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+            text = "".join(c for c in unicodedata.normalize("NFD", text) if not is_accent(c))
         self[char] = "".join(" " if c.isspace() else f" {c} " if alone or _stands_alone(c) else c for c in text)
         return self[char]
 

@@ -4,11 +4,12 @@ Newer Pythons know newer characters, such as the emoji of 2021 (U+1FAE0). The to
 text with one of them would get other input ids on a server with Python 3.13 than in training with 3.10. Here it is the
 same on any Python.
 
-Nothing else that the tokenizer reads changed from Unicode 13.0 to 15.1, but the category of U+1734.
+Nothing else that the tokenizer reads changed from Unicode 13.0 to 18.0, but the category of two characters.
 """
 
 import bisect
 import itertools
+import unicodedata
 
 # The ranges of unassigned characters as Python 3.10's unicodedata has them: the length of each stretch, assigned and
 # unassigned in turn, in hexadecimal, from U+0000 on.
@@ -42,6 +43,14 @@ fc7 247 21b9 239 7 1f 1 a 4 2 60 1e 2 6 a 46 a a 1 7 1 15 5 13 2b0 5b 65 4b 4 39
 25 a 406 a6de 22 1035 b de 2 1682 e 1d31 c1f 21e 5e2 134b aecb6 1 1e 60 80 f0 fe10 fffe 2 fffe 2
 """
 _BORDERS = list(itertools.accumulate(int(length, 16) for length in _STRETCHES.split()))
+
+# Nonspacing marks in Unicode 13.0, which are spacing ones from 14.0 and 16.0 on.
+_FORMER_ACCENTS = "\u1734\U0001171e"
+
+
+def is_accent(char):
+    """Whether it is a nonspacing mark (category Mn) in Unicode 13.0."""
+    return unicodedata.category(char) == "Mn" or char in _FORMER_ACCENTS
 
 
 def is_assigned(char):

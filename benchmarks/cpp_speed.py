@@ -1,0 +1,212 @@
+"""How fast the C++ predictor is against infer_cpu.py: whole jobs, single texts, the first answer, memory, in one run.
+
+python benchmarks/cpp_speed.py                                   the sample data, ERNIE 3.0-Medium's architecture
+python benchmarks/cpp_speed.py --data_dir DIR --datasets tnews --texts 1000
+
+Both are processes that read JSON lines from a pipe and run the same folder in OpenVINO, with the same batches; they
+take turns, a few rounds, and the figures are medians. Weights are random, which changes no speed. Before, both answer
+all texts once, so that the compiled model is kept, and the answers must be the same. Needs cmake, a C++ compiler and
+ICU (libicu-dev), with which the C++ predictor is built.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import workarounds  # noqa: F401  before Paddle
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+import types
+
+from compression_speed import make_folders
+from ernie_predictor.commandline import HelpFormatter, existing_file, percentiles, positive
+from ernie_predictor.machine import processor
+from ernie_predictor.runtimes import engine_versions
+from predictor_speed import LENGTHS, load_texts
+
+from ernie.tasks import DATA_SETS
+from examples.make_model import ARCHITECTURES, VOCAB
+
+SOURCE = ROOT / "deploy" / "predictor" / "cpp"
+PYTHON, CPP = "infer_cpu.py", "ernie_infer"
+WARM_UP = 10  # single texts before the first that counts
+COLUMNS = {
+    "job": "Whole process, s",
+    "rate": "Texts/s after the first batch",
+    "first": "First answer, s",
+    "p50": "p50, one text, ms",
+    "memory": "Memory, MB",
+}
+
+
+def build(folder):
+    """Builds ernie_infer; returns its path."""
+    for command in (
+        ["cmake", "-S", str(SOURCE), "-B", folder, f"-DPython3_EXECUTABLE={sys.executable}"],
+        ["cmake", "--build", folder, "-j", str(os.cpu_count())],
+    ):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
+    return os.path.join(folder, "ernie_infer")
+
+
+def as_lines(dataset, items):
+    names = ("question", "context") if dataset == "cmrc2018" else ("text", "text_pair")
+    rows = (dict(zip(names, [item] if isinstance(item, str) else item)) for item in items)
+    return [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
+
+
+def megabytes(process):
+    """The most memory that a process had so far; 0 where it has ended."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return int(peak[1]) / 1024 if peak else 0
+
+
+def run_job(command, lines, batch_size):
+    """({column: figure} of a whole job, its answers)."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def write():
+        with process.stdin:
+            process.stdin.writelines(lines)
+
+    threading.Thread(target=write).start()
+    answers, arrivals, memory = [], [], 0
+    for answer in process.stdout:
+        arrivals.append(time.perf_counter())
+        answers.append(answer)
+        memory = max(memory, megabytes(process))
+    if process.wait() != 0 or len(answers) != len(lines):
+        sys.exit(f"{' '.join(command)} ended with status {process.returncode}, after {len(answers)} answers")
+    rate = (len(lines) - batch_size) / (arrivals[-1] - arrivals[0])
+    return {"job": time.perf_counter() - begin, "rate": rate, "memory": memory}, answers
+
+
+def run_singles(command, lines):
+    """{column: figure} of texts that are sent one by one, each after the answer to the one before."""
+    times = []
+    with subprocess.Popen([*command, "--batch_size", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        begin = time.perf_counter()
+        for line in lines:
+            start = time.perf_counter()
+            process.stdin.write(line)
+            process.stdin.flush()
+            process.stdout.readline()
+            times.append(time.perf_counter() - start)
+            if len(times) == 1:
+                first = time.perf_counter() - begin
+        libraries = {m[1] for m in re.finditer(r" (/\S+\.so\S*)$", Path(f"/proc/{process.pid}/maps").read_text(), re.M)}
+        process.stdin.close()
+    return {"first": first, "p50": 1000 * percentiles(times[WARM_UP:])[0]}, libraries
+
+
+def same(found, expected):
+    """Whether two answers are equal but for confidences, which agree to 1e-3."""
+    if isinstance(expected, float):
+        return abs(found - expected) < 1e-3
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+    return found == expected
+
+
+def measure(args, program, dataset, folder):
+    """({model: {who: {column: figure}}}, what the C++ program loads), of one data set."""
+    task = DATA_SETS[dataset].task.name
+    making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
+    folders, _ = make_folders(making, folder)
+    items, _ = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
+    lines = as_lines(dataset, items)
+    flags = ["--input", "-", "--num_threads", str(args.threads), "--max_seq_length", str(LENGTHS[dataset])]
+    python = [sys.executable, str(ROOT / "deploy" / "predictor" / PYTHON), "--backend", "openvino"]
+    results = {}
+    for name, model in folders.items():
+        commands = {PYTHON: [*python, *flags, "--model_path", model], CPP: [program, *flags, "--model_path", model]}
+        answers = {who: run_job(command, lines, args.batch_size)[1] for who, command in commands.items()}
+        wrong = sum(not same(json.loads(a), json.loads(b)) for a, b in zip(*answers.values()))
+        if wrong:
+            sys.exit(f"{dataset}, {name}: {wrong} of {len(lines)} answers differ")
+        rounds = {who: [] for who in commands}
+        for _ in range(args.rounds):
+            for who, command in commands.items():
+                figures, _ = run_job([*command, "--batch_size", str(args.batch_size)], lines, args.batch_size)
+                singles, libraries = run_singles(command, lines[: args.singles])
+                rounds[who].append(figures | singles)
+        results[name] = {
+            who: {column: statistics.median(figures[column] for figures in found) for column in COLUMNS}
+            for who, found in rounds.items()
+        }
+        print(f"{dataset}, {name}: all {len(lines)} answers are the same", file=sys.stderr)
+    return results, libraries
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--datasets", nargs="+", metavar="NAME", choices=LENGTHS, default=list(LENGTHS), help="whose texts are taken")
+    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
+    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
+    add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
+    add("--width_mult", metavar="N", type=float, default=0.75, help="share of the width of the narrow models")
+    add(
+        "--texts",
+        metavar="N",
+        type=positive,
+        default=1000,
+        help="of the dev set, from its beginning, or again and again",
+    )
+    add("--questions", metavar="N", type=positive, default=96, help="of cmrc2018, whose contexts are long")
+    add("--singles", metavar="N", type=positive, default=60, help="texts that are sent one by one")
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
+    add("--threads", metavar="N", type=positive, default=2, help="for one batch")
+    add("--rounds", metavar="N", type=positive, default=3, help="turns of each")
+    add("--output", metavar="FILE", help="also writes the figures as JSON")
+    args = parser.parse_args()
+    if min(args.texts, args.questions) <= args.batch_size or args.singles <= WARM_UP:
+        parser.error(f"more texts and questions than --batch_size are needed, and --singles above {WARM_UP}")
+
+    tables = {}
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(os.path.join(folder, "build"))
+        size = os.path.getsize(program)
+        for dataset in args.datasets:
+            with tempfile.TemporaryDirectory() as models:
+                tables[dataset], libraries = measure(args, program, dataset, models)
+    machine = f"{args.threads} threads of {processor()}; {engine_versions()}; Python {platform.python_version()}"
+    needs = {os.path.basename(path): os.path.getsize(path) for path in sorted(libraries) if os.path.exists(path)}
+    if args.output:
+        figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "figures": tables}
+        figures |= {"program, bytes": size, "libraries, bytes": needs}
+        Path(args.output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(f"\nERNIE 3.0-{args.arch}, batch size {args.batch_size}, {machine}\n")
+    print(f"| Data set, model | | {' | '.join(COLUMNS.values())} |")
+    print("|---" * (len(COLUMNS) + 2) + "|")
+    for dataset, results in tables.items():
+        for name, found in results.items():
+            for who, figures in found.items():
+                label = f"{dataset}, {name}" if who == PYTHON else ""
+                print(f"| {label} | `{who}` | {' | '.join(f'{figures[column]:.4g}' for column in COLUMNS)} |")
+            ratios = [
+                found[PYTHON][c] / found[CPP][c] if c != "rate" else found[CPP][c] / found[PYTHON][c] for c in COLUMNS
+            ]
+            print(f"| | times better | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
+    print(f"\nThe program: {size / 1e6:.2f} MB. It loads: ", end="")
+    print(", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in needs.items() if size > 1e6), end="; ")
+    print("smaller ones: " + ", ".join(name for name, size in needs.items() if size <= 1e6))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+#include "compiled_model.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+namespace ernie {
+namespace {
+
+// FNV-1a, 64 bits, as 16 hex digits: for names of files.
+std::string hash_of(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  std::string digits;
+  for (int shift = 60; shift >= 0; shift -= 4) digits += "0123456789abcdef"[(hash >> shift) & 15];
+  return digits;
+}
+
+// The processor's name and instructions.
+std::string processor() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string found;
+  for (std::string line; std::getline(cpuinfo, line) && !line.empty();) {
+    if (line.rfind("model name", 0) == 0 || line.rfind("flags", 0) == 0 || line.rfind("Features", 0) == 0) {
+      found += line + '\n';
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  struct stat status;
+  if (fstat(file, &status) == 0 && status.st_size > 0) {
+    size_ = static_cast<size_t>(status.st_size);
+    // Private and writable: what OpenVINO might write stays in this process.
+    void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    data_ = memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
+    if (data_ == nullptr) size_ = 0;
+  }
+  close(file);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+CompiledModel::CompiledModel(const std::string& onnx_file, const std::string& made_by, const std::string& cache_dir) {
+  namespace fs = std::filesystem;
+  struct stat status = {};
+  stat(onnx_file.c_str(), &status);
+  // The time of the inode is the one that no program can set.
+  source_ = std::to_string(status.st_size) + ' ' + std::to_string(status.st_ino);
+  for (const auto& time : {status.st_mtim, status.st_ctim}) {
+    source_ += ' ' + std::to_string(time.tv_sec) + '.' + std::to_string(time.tv_nsec);
+  }
+  const auto name = ".openvino-cpp-" + hash_of(made_by + '\n' + processor()) + ".blob";
+  std::error_code ignored;
+  const fs::path path = fs::canonical(onnx_file, ignored);
+  // A cache holds what was made of many folders.
+  const auto elsewhere = hash_of(path.string()) + ".model" + name;
+  if (!cache_dir.empty()) {
+    paths_.push_back(cache_dir + '/' + elsewhere);
+    return;
+  }
+  paths_.push_back((path.parent_path() / ("model" + name)).string());
+  const char* user_cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (user_cache != nullptr && *user_cache != '\0') {
+    paths_.push_back(std::string(user_cache) + "/ernie_predictor/" + elsewhere);
+  } else if (home != nullptr) {
+    paths_.push_back(std::string(home) + "/.cache/ernie_predictor/" + elsewhere);
+  }
+}
+
+std::string CompiledModel::record(size_t size) const {
+  auto text = "\nernie compiled model, of " + source_ + ", " + std::to_string(size) + " bytes\n";
+  text.resize(kRecordSize);
+  return text;
+}
+
+bool CompiledModel::fits(const MappedFile& file) const {
+  if (file.size() <= kRecordSize) return false;
+  const size_t size = file.size() - kRecordSize;
+  return std::string_view(file.data() + size, kRecordSize) == record(size);
+}
+
+void CompiledModel::write(const std::function<void(std::ostream&)>& save) const {
+  for (const auto& path : paths_) {
+    std::error_code error;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
+    const auto part = path + '.' + std::to_string(getpid()) + ".part";
+    std::ofstream file(part, std::ios::binary);
+    if (!file) continue;
+    save(file);
+    file.seekp(0, std::ios::end);  // OpenVINO moves in the stream
+    file << record(static_cast<size_t>(file.tellp()));
+    file.close();
+    if (file) std::filesystem::rename(part, path, error);
+    if (file && !error) return;
+    std::filesystem::remove(part, error);  // a full disk
+  }
+}
+
+}  // namespace ernie

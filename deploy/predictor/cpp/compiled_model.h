@@ -1,0 +1,51 @@
+// OpenVINO's compiled form of a model, kept in a file, from which it opens several times faster.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace ernie {
+
+// A file mapped into memory, so that several processes share it.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);  // empty where it cannot be read
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  char* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+class CompiledModel {
+ public:
+  // `made_by`: whatever else the compiled form depends on, such as the version of the engine. The processor is added.
+  CompiledModel(const std::string& onnx_file, const std::string& made_by, const std::string& cache_dir);
+
+  // Bytes after the compiled form in a file of `paths`, which say what it was made of.
+  static constexpr size_t kRecordSize = 256;
+
+  // The places, in the order in which they are tried.
+  const std::vector<std::string>& paths() const { return paths_; }
+
+  // Whether a file is the compiled form of the ONNX file as it is now, and complete.
+  bool fits(const MappedFile& file) const;
+
+  // Writes the file, atomically, in the first place that can be written to; without one, nothing. `save` writes the
+  // compiled form to a stream.
+  void write(const std::function<void(std::ostream&)>& save) const;
+
+ private:
+  std::string record(size_t size) const;
+
+  std::string source_;  // tells the ONNX file's present content from others
+  std::vector<std::string> paths_;
+};
+
+}  // namespace ernie

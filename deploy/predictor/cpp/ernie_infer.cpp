@@ -1,0 +1,323 @@
+// Runs a fine-tuned ERNIE model on texts: flags, input, output and messages of infer_cpu.py.
+#include <getopt.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <new>
+
+#include "lines.h"
+#include "predictor.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using ernie::Answer;
+using ernie::Error;
+using ernie::Options;
+using ernie::Pair;
+using ernie::UsageError;
+
+constexpr char kHelp[] = R"(usage: ernie_infer --model_path DIR [--input FILE] [--output FILE] [...]
+
+Runs a fine-tuned ERNIE model on texts, on the CPU: classification, named entities, reading comprehension.
+
+Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
+value per line. README.md describes both.
+
+  -h, --help            show this message
+  --model_path DIR      folder that run_*.py --do_export or compress_*.py wrote
+  --task_name NAME      seq_cls, token_cls or qa (default: told from the model's config.json)
+  --max_seq_length N    at most N tokens per text (default: as in training)
+  --input FILE          - for standard input (default: two built-in examples)
+  --output FILE         written when all lines are answered (default: standard output)
+  --on_error NAME       at a broken line stop, or report and skip it (default: stop)
+  --batch_size N        texts per batch; with 1 each line is answered before the next is read (default: 32)
+  --num_threads N       threads for one batch (default: the usable cores)
+  --cache_dir DIR       for the compiled model (default: --model_path, or the user's cache where that is read-only)
+)";
+
+const std::vector<Pair> kExamples[] = {
+    {{"今年的苹果又大又甜，果农的收入增加了", {}}, {"女排打破全国纪录，主教练赛后落泪", {}}},
+    {{"校长宋婷说，宁岭市人民医院的学生已经超过292人。", {}},
+     {"宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。", {}}},
+    {{"张伟出生于哪一年？", "张伟，1968年出生于南京，毕业于清华大学，现在是一家公司的经理，最爱吃饺子。"},
+     {"长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"}},
+};
+
+// The reader of the answers has closed the pipe.
+struct ClosedPipe {};
+
+struct Arguments : Options {
+  std::string model_path, input, output;
+  bool skips_errors = false;
+};
+
+int positive(const std::string& flag, const std::string& text) {
+  const bool is_number = !text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == text.npos;
+  if (!is_number || std::stoi(text) < 1) {
+    throw UsageError("argument --" + flag + ": " + text + ": expected a whole number, 1 or more");
+  }
+  return std::stoi(text);
+}
+
+std::string one_of(const std::string& flag, const std::string& text, const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), text) != choices.end()) return text;
+  std::string list;
+  for (const auto& choice : choices) list += (list.empty() ? "'" : ", '") + choice + "'";
+  throw UsageError("argument --" + flag + ": invalid choice: '" + text + "' (choose from " + list + ")");
+}
+
+// The arguments from `index` on, up to the next flag.
+std::string unrecognized(int argc, char** argv, int index) {
+  std::string list = argv[index];
+  while (++index < argc && std::strncmp(argv[index], "--", 2) != 0) list += std::string(" ") + argv[index];
+  return list;
+}
+
+Arguments parse_arguments(int argc, char** argv) {
+  enum Flag { model_path, task_name, max_seq_length, input, output, on_error, batch_size, num_threads, cache_dir, help };
+  static const option kFlags[] = {
+      {"model_path", required_argument, nullptr, model_path},
+      {"task_name", required_argument, nullptr, task_name},
+      {"max_seq_length", required_argument, nullptr, max_seq_length},
+      {"input", required_argument, nullptr, input},
+      {"output", required_argument, nullptr, output},
+      {"on_error", required_argument, nullptr, on_error},
+      {"batch_size", required_argument, nullptr, batch_size},
+      {"num_threads", required_argument, nullptr, num_threads},
+      {"cache_dir", required_argument, nullptr, cache_dir},
+      {"help", no_argument, nullptr, help},
+      {nullptr, 0, nullptr, 0},
+  };
+  Arguments args;
+  for (;;) {
+    const int index = optind;
+    int which = 0;
+    const int found = getopt_long(argc, argv, "+:h", kFlags, &which);
+    if (found == -1) break;
+    const std::string value = optarg == nullptr ? "" : optarg;
+    switch (found) {
+      case model_path:
+        args.model_path = value;
+        break;
+      case task_name:
+        args.task_name = one_of("task_name", value, {"seq_cls", "token_cls", "qa"});
+        break;
+      case max_seq_length:
+        args.max_seq_length = positive("max_seq_length", value);
+        break;
+      case input:
+        args.input = value;
+        break;
+      case output:
+        args.output = value;
+        break;
+      case on_error:
+        args.skips_errors = one_of("on_error", value, {"stop", "skip"}) == "skip";
+        break;
+      case batch_size:
+        args.batch_size = positive("batch_size", value);
+        break;
+      case num_threads:
+        args.num_threads = positive("num_threads", value);
+        break;
+      case cache_dir:
+        args.cache_dir = value;
+        break;
+      case 'h':
+      case help:
+        std::fputs(kHelp, stdout);
+        std::exit(0);
+      case ':':
+        throw UsageError("argument " + std::string(argv[index]) + ": expected one argument");
+      default:
+        throw UsageError("unrecognized arguments: " + unrecognized(argc, argv, index));
+    }
+  }
+  if (args.model_path.empty()) throw UsageError("the following arguments are required: --model_path");
+  if (optind < argc) throw UsageError("unrecognized arguments: " + unrecognized(argc, argv, optind));
+  std::error_code ignored;
+  if (!args.output.empty() && fs::equivalent(args.input, args.output, ignored)) {
+    throw UsageError("--output " + args.output + " is the input file");
+  }
+  return args;
+}
+
+std::string with_commas(size_t number) {
+  auto text = std::to_string(number);
+  for (size_t place = text.size(); place > 3;) text.insert(place -= 3, ",");
+  return text;
+}
+
+// Standard output, or a file, which is written as FILE.part until all is done. Pipes and devices are written in place.
+class Sink {
+ public:
+  explicit Sink(const std::string& name) : name_(name) {
+    if (name.empty()) {
+      file_ = stdout;
+      return;
+    }
+    std::error_code ignored;
+    target_ = fs::weakly_canonical(name, ignored).string();  // a link is written through
+    const bool is_open_file = name.rfind("/dev/", 0) == 0 || name.rfind("/proc/", 0) == 0;
+    const bool in_place = is_open_file || (fs::exists(target_, ignored) && !fs::is_regular_file(target_, ignored));
+    part_ = in_place ? "" : target_ + ".part";
+    file_ = std::fopen((in_place ? name : part_).c_str(), "wb");
+    if (file_ == nullptr) throw Error("--output " + name + ": " + std::strerror(errno));
+  }
+
+  ~Sink() {
+    if (file_ == nullptr || file_ == stdout) return;
+    std::fclose(file_);
+    // Answers that came before an error are kept, under a name that says so.
+    std::error_code ignored;
+    if (!part_.empty() && fs::file_size(part_, ignored) == 0) fs::remove(part_, ignored);
+  }
+
+  Sink(const Sink&) = delete;
+  Sink& operator=(const Sink&) = delete;
+
+  void write(const std::string& text) {
+    if (std::fwrite(text.data(), 1, text.size(), file_) < text.size() || std::fflush(file_) != 0) fail();
+  }
+
+  void finish() {
+    if (file_ == stdout) return;
+    const bool is_closed = std::fclose(file_) == 0;
+    file_ = nullptr;
+    if (!is_closed) fail();
+    if (!part_.empty()) fs::rename(part_, target_);
+  }
+
+  bool is_terminal() const { return isatty(fileno(file_)) == 1; }
+
+ private:
+  [[noreturn]] void fail() const {
+    if (errno == EPIPE) throw ClosedPipe();
+    throw Error((name_.empty() ? "standard output" : "--output " + name_) + ": " + std::strerror(errno));
+  }
+
+  std::string name_, target_, part_;
+  std::FILE* file_ = nullptr;
+};
+
+// How many texts are answered, on a terminal.
+class Progress {
+ public:
+  explicit Progress(bool is_shown) : is_shown_(is_shown) {}
+  ~Progress() {
+    if (is_shown_) std::fputc('\n', stderr);
+  }
+
+  void add(size_t number) {
+    done_ += number;
+    if (!is_shown_) return;
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
+    std::fprintf(stderr, "\r%s texts [%.0f s, %.1f texts/s]", with_commas(done_).c_str(), seconds.count(),
+                 static_cast<double>(done_) / seconds.count());
+  }
+
+ private:
+  bool is_shown_;
+  size_t done_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+void show_examples(const ernie::Predictor& predictor, Sink& sink) {
+  const auto& pairs = kExamples[static_cast<size_t>(predictor.task().kind())];
+  const auto answers = predictor.predict(pairs);
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const auto text = pairs[i].first + (pairs[i].second ? " | " + *pairs[i].second : "");
+    sink.write(text + " -> " + to_json(answers[i]) + '\n');
+  }
+}
+
+void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std::istream& lines, Sink& sink) {
+  const std::string name = args.input == "-" ? "standard input" : args.input;
+  size_t number = 0;
+  Progress progress(isatty(STDERR_FILENO) == 1 && !sink.is_terminal());
+  bool has_warned = false;
+  std::string line;
+  const auto next = [&](Pair& pair) {
+    while (std::getline(lines, line)) {
+      if (!lines.eof()) line += '\n';
+      try {
+        pair = ernie::parse_line(line, predictor.task(), ++number == 1);
+        return true;
+      } catch (const Error& e) {
+        const auto where = name + " line " + std::to_string(number);
+        if (!args.skips_errors) throw Error(where + ": " + e.what() + " (--on_error skip skips such lines)");
+        std::cerr << where << " is left out: " << e.what() << '\n';
+      }
+    }
+    if (lines.bad()) throw Error("--input " + args.input + ": " + std::strerror(errno));
+    return false;
+  };
+  predictor.predict_stream(next, [&](const std::vector<Answer>& answers) {
+    const auto& task = predictor.task();
+    if (task.truncated() > 0 && !has_warned) {
+      has_warned = true;
+      const auto [what, limit] = task.limit();
+      std::cerr << "a " << what << " is longer than " << limit << " tokens and is truncated, and so is every longer one\n";
+    }
+    std::string text;
+    for (const auto& answer : answers) text += to_json(answer) + '\n';
+    sink.write(text);
+    progress.add(answers.size());
+  });
+}
+
+void run(const Arguments& args) {
+  std::ifstream file;
+  if (!args.input.empty() && args.input != "-") {
+    file.open(args.input, std::ios::binary);
+    if (!file || fs::is_directory(args.input)) {
+      throw Error("--input " + args.input + ": " + std::strerror(file ? EISDIR : errno));
+    }
+  }
+  Sink sink(args.output);
+  const ernie::Predictor predictor(args.model_path, args);
+  if (args.input.empty()) {
+    show_examples(predictor, sink);
+  } else {
+    answer_lines(args, predictor, args.input == "-" ? std::cin : file, sink);
+  }
+  sink.finish();
+  if (const auto truncated = predictor.task().truncated(); truncated > 0) {
+    const auto [what, limit] = predictor.task().limit();
+    std::cerr << "ernie_infer: " << with_commas(truncated) << ' ' << what << (truncated == 1 ? " is" : "s are")
+              << " longer than " << limit << " tokens; the rest was not read\n";
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::ios::sync_with_stdio(false);
+  signal(SIGPIPE, SIG_IGN);
+  opterr = 0;
+  int status = 0;
+  try {
+    run(parse_arguments(argc, argv));
+  } catch (const UsageError& e) {
+    std::cerr << "ernie_infer: error: " << e.what() << '\n';
+    status = 2;
+  } catch (const ClosedPipe&) {
+    status = 1;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "ernie_infer: error: there is not enough memory\n";
+    status = 1;
+  } catch (const std::exception& e) {
+    std::cerr << "ernie_infer: error: " << e.what() << '\n';
+    status = 1;
+  }
+  return status;
+}

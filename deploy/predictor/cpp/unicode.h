@@ -1,0 +1,18 @@
+// Text as code points, and what ERNIE's tokenizer makes of each.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace ernie {
+
+// Throws Error, with the offset of the first byte that is wrong. Surrogates are not valid UTF-8.
+std::u32string decode_utf8(std::string_view text);
+
+std::string encode_utf8(std::u32string_view text);
+
+// What the tokenizer makes of a character before it looks for wordpieces: lower-cased, decomposed and without accents,
+// if asked for; a character that is a word by itself between spaces; nothing for one that is dropped.
+std::u32string plain(char32_t character, bool lower_case);
+
+}  // namespace ernie

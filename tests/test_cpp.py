@@ -1,0 +1,285 @@
+"""The C++ predictor gives the Python predictor's answers and messages. It is built once, with sanitizers, which
+watch all tests."""
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import PREDICTOR, assert_same
+from ernie_predictor import ErniePredictor
+
+HOSTILE = [
+    b"",
+    b"   \t",
+    b"\xe3\x80\x80",
+    b"\xef\xbb\xbftext",
+    b"bad \xff byte",
+    b"cut \xe4\xbd",
+    b"surrogate \xed\xa0\x80",
+    b"overlong \xc0\x80 \xe0\x80\x80",
+    b"[",
+    b'["text", "text"]',
+    b'[{"text": "a"}]',
+    "[转载]今天".encode(),
+    b"[1]",
+    b"[CLS] a [SEP]",
+    b"a\tb",
+    b"a\t",
+    b"a\tb\tc",
+    b"{",
+    b'{"text": "a"',
+    b'{"text": "a",}',
+    b'{"text" "a"}',
+    b'{"text": a}',
+    b'{"text": "a} ',
+    b'{"text": "\\x"}',
+    b'{"text": "\\u12"}',
+    b'{"text": "\\u00zz0"}',
+    b'{"text": "a\x01"}',
+    b'{"text": "a"} b',
+    b'{"text": "a", "n": 01}',
+    b'{"text": "a", "n": [1, ]}',
+    b'{"text": "a", "n": [NaN, -Infinity, 1e999, -0.0, 12.5E-3, null, true]}',
+    b'{"text": "\\ud83d\\ude00 \\ud83d"}',
+    b'{"text": "\\ud83d\\ude00 a"}',
+    b'{"text": "\\ude00\\ud83d"}',
+    b'{"text": "first", "text": "last"}',
+    b'{"text": "a\\u0000b\\n\\t\\"\\\\"}',
+    b'{"text": ["a", {"b": "it\'s"}, 1, 1.50, -0, 1e22, null, false]}',
+    b'{"text": 5}',
+    b'{"text": ""}',
+    b'{"text": " \\u3000"}',
+    b'{"txt": "a", "": 1}',
+    b"{}",
+    b'{"text": "a", "text_pair": null}',
+    b'{"text": "a", "text_pair": "b"}',
+    b'{"text": "a", "text_pair": 1}',
+    b'{"question": "a"}',
+    b'{"question": "", "context": "b"}',
+    b'{"question": " ", "context": "b"}',
+    b'{"question": "a", "context": []}',
+    b'{"question": "a", "context": "b"}',
+    b'  {"text": "a", "question": "q", "context": "c\\u0301 d"}  ',
+    "é e\u0301 ﬁ İ ǆ ㎏ 10kg Huawei 3.14 \u0085 \u2028 \U0001f600\U000e0001".encode(),
+]
+
+
+@pytest.fixture(scope="session")
+def programs(once):
+    """The folder of the built programs, and the environment in which the sanitizers let OpenVINO run."""
+    if not (shutil.which("cmake") and shutil.which("c++") and importlib.util.find_spec("openvino")):
+        pytest.skip("the C++ predictor needs cmake, a C++ compiler, and the package openvino")
+    headers = subprocess.run(
+        ["c++", "-E", "-x", "c++", "-"], input="#include <unicode/uchar.h>", capture_output=True, text=True
+    )
+    if headers.returncode != 0:
+        pytest.skip("the C++ predictor needs ICU's headers (libicu-dev)")
+
+    def build(folder):
+        options = ["-DBUILD_TESTING=ON", "-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0"]
+        source = ["-S", str(PREDICTOR / "cpp"), "-B", str(folder), f"-DPython3_EXECUTABLE={sys.executable}"]
+        for command in (["cmake", *source, *options], ["cmake", "--build", str(folder), "-j2"]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return ""
+
+    return once("cpp_programs", build)[0]
+
+
+@pytest.fixture(scope="session")
+def model_of(exported, tmp_path_factory):
+    """A function of a data set: a copy of its exported folder, beside whose model.onnx files may appear."""
+
+    @functools.cache
+    def copy(dataset):
+        folder, inputs, _ = exported(dataset)
+        return shutil.copytree(folder, tmp_path_factory.mktemp("cpp") / dataset), inputs
+
+    return copy
+
+
+def run(programs, *command, **kwargs):
+    # OpenVINO's libraries leave memory to the end of the process; fuzz.cpp, which ends normally, looks for ours.
+    environment = {**os.environ, "TBB_ENABLE_SANITIZERS": "1", "ASAN_OPTIONS": "detect_leaks=0"}
+    program, *arguments = map(str, command)
+    return subprocess.run([programs / program, *arguments], capture_output=True, env=environment, timeout=300, **kwargs)
+
+
+def ernie_infer(programs, model, lines, *flags):
+    """(answers, standard error, exit status)."""
+    done = run(programs, "ernie_infer", "--model_path", model, "--input", "-", *flags, input=lines)
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode(), done.returncode
+
+
+def as_lines(dataset, items):
+    names = ("question", "context") if dataset == "cmrc2018" else ("text", "text_pair")
+    rows = [dict(zip(names, [item] if isinstance(item, str) else item)) for item in items]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "afqmc", "msra_ner", "cmrc2018"])
+def test_same_answers(programs, model_of, dataset):
+    model, inputs = model_of(dataset)
+    # Also long ones, which are truncated or cut into windows.
+    if dataset == "cmrc2018":
+        inputs = [*inputs[:20], (inputs[0][0] * 20, "".join(context for _, context in inputs[:20]))]
+    elif dataset == "afqmc":
+        inputs = [*inputs[:60], ("".join(a for a, _ in inputs[:9]), inputs[0][1]), (inputs[0][0], inputs[1][1] * 9)]
+    else:
+        inputs = [*inputs[:60], "".join(inputs[:20])]
+    python = ErniePredictor(model, max_seq_length=48)
+    expected = list(python.predict_stream(inputs))
+
+    answers, errors, status = ernie_infer(programs, model, as_lines(dataset, inputs), "--max_seq_length", 48)
+
+    assert_same(answers, expected, 1e-6)
+    summary = python.task.truncation_summary()
+    assert status == 0 and (summary is None) == (dataset == "msra_ner")
+    assert errors.splitlines()[1:] == ([f"ernie_infer: {summary}"] if summary else [])
+
+
+def test_int8_folder(programs, quantized, model_of, tmp_path):
+    model, inputs = shutil.copytree(quantized, tmp_path / "int8"), model_of("tnews")[1]
+
+    answers, _, _ = ernie_infer(programs, model, as_lines("tnews", inputs))
+
+    assert_same(answers, list(ErniePredictor(model, backend="openvino").predict_stream(inputs)), 1e-6)
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner", "cmrc2018"])
+def test_hostile_lines(programs, model_of, tmp_path, dataset):
+    model, file = model_of(dataset)[0], tmp_path / "lines.txt"
+    file.write_bytes(b"\n".join(HOSTILE))
+    flags = ["--model_path", model, "--input", file, "--on_error", "skip"]
+
+    found = run(programs, "ernie_infer", *flags)
+
+    expected = subprocess.run([sys.executable, PREDICTOR / "infer_cpu.py", *flags], capture_output=True)
+    assert found.stderr.decode().splitlines() == expected.stderr.decode().splitlines()
+    assert found.returncode == expected.returncode == 0
+    answers, others = ([json.loads(line) for line in done.stdout.splitlines()] for done in (found, expected))
+    assert answers, "no line was answered"
+    assert_same(answers, others, 1e-6)
+
+
+def test_bad_input(programs, model_of, tmp_path, capfd, monkeypatch):
+    import infer_cpu
+    from ernie_predictor.commandline import run as run_python
+
+    model = model_of("tnews")[0]
+    for name in ("labels", "weights", "config"):
+        shutil.copytree(model, tmp_path / name)
+    config = json.loads((model / "config.json").read_text())
+    (tmp_path / "labels" / "config.json").write_text(json.dumps({**config, "id2label": ["a", "b"], "label2id": None}))
+    for file in ("model.onnx", "model.pdmodel"):
+        (tmp_path / "weights" / file).unlink()
+    (tmp_path / "config" / "config.json").write_text("{")
+    (tmp_path / "run" / "export").mkdir(parents=True)
+    (tmp_path / "text.txt").write_text("text\n\n")
+    capfd.readouterr()  # what training the model wrote
+    for flags in (
+        [],
+        ["--model_path"],
+        ["--model_path", model, "--num_threads", 0],
+        ["--model_path", model, "--batch_size", "x"],
+        ["--model_path", model, "--task_name", "ner"],
+        ["--model_path", model, "--task_name", "qa"],
+        ["--model_path", model, "--max_seq_length", 7],
+        ["--model_path", model, "--max_seq_length", 10**6],
+        ["--model_path", model, "--colour", "red", "--num_threads", "1"],
+        ["--model_path", model, "more"],
+        ["--model_path", model, "--input", tmp_path / "none"],
+        ["--model_path", model, "--input", tmp_path],
+        ["--model_path", model, "--input", tmp_path / "text.txt", "--output", tmp_path / "none" / "answers"],
+        ["--model_path", model, "--input", tmp_path / "text.txt", "--output", tmp_path / "text.txt"],
+        ["--model_path", model, "--input", tmp_path / "text.txt"],
+        ["--model_path", tmp_path / "none"],
+        ["--model_path", tmp_path],
+        ["--model_path", tmp_path / "run"],
+        *(["--model_path", tmp_path / name] for name in ("labels", "weights", "config")),
+    ):
+        found = run(programs, "ernie_infer", *flags)
+
+        monkeypatch.setattr(sys, "argv", ["ernie_infer", *map(str, flags)])
+        with pytest.raises(SystemExit) as expected:
+            run_python(infer_cpu.main, "requirements_cpu.txt")
+        assert found.stderr.decode() == capfd.readouterr().err
+        assert found.returncode == expected.value.code
+
+
+def test_output_file_and_batches_of_one(programs, model_of, tmp_path):
+    model, inputs = model_of("tnews")
+    output = tmp_path / "answers.jsonl"
+
+    done = run(programs, "ernie_infer", "--model_path", model, "--input", "-", "--output", output, input=b"a\nb\n\n")
+    assert done.returncode == 1 and b"line 3" in done.stderr and not output.exists()
+    assert len((tmp_path / "answers.jsonl.part").read_text().splitlines()) == 2
+    done = run(programs, "ernie_infer", "--model_path", model, "--input", "-", "--output", output, input=b"a\nb\n")
+    assert done.returncode == 0 and not done.stdout and os.listdir(tmp_path) == [output.name]
+
+    command = [programs / "ernie_infer", "--model_path", model, "--input", "-", "--batch_size", "1"]
+    environment = {**os.environ, "TBB_ENABLE_SANITIZERS": "1", "ASAN_OPTIONS": "detect_leaks=0"}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for text in inputs[:3]:  # an answer comes before the next line is written
+            process.stdin.write(text.encode() + b"\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["label"]
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_compiled_model_is_kept(programs, model_of, tmp_path):
+    folder, inputs = model_of("tnews")
+    model, lines = shutil.copytree(folder, tmp_path / "model"), as_lines("tnews", inputs[:9])
+    cache = tmp_path / "cache"
+
+    def answers():
+        found, errors, status = ernie_infer(programs, model, lines, "--cache_dir", cache)
+        assert status == 0 and not errors
+        (name,) = os.listdir(cache)
+        return found, cache / name
+
+    expected, file = answers()
+    made = file.stat()
+    assert answers()[0] == expected and file.stat() == made, "it was not opened from the file"
+    content = file.read_bytes()
+    for damaged in (content[:-100], b"", bytes(len(content) - 256) + content[-256:]):
+        file.write_bytes(damaged)
+        assert answers()[0] == expected and file.read_bytes() != damaged
+    # Another model in the same place, of the same size.
+    network = bytearray((model / "model.onnx").read_bytes())
+    weights = network.rfind(b"classifier.weight") or len(network) // 2
+    network[weights - 4000 : weights - 3000] = network[weights - 2000 : weights - 1000]
+    (model / "model.onnx").write_bytes(network)
+    others, file = answers()
+    assert file.stat() != made and others == ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "new")[0]
+    # Without a place for it, the model is compiled at each start.
+    (tmp_path / "file").touch()
+    assert ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "file" / "cache")[0] == others
+
+
+def test_c_api(programs, model_of):
+    model, inputs = model_of("tnews")
+
+    done = run(programs, "example", model, "\n".join(inputs[:5]))
+
+    assert_same(
+        [json.loads(line) for line in done.stdout.splitlines()], ErniePredictor(model).predict(inputs[:5]), 1e-6
+    )
+    done = run(programs, "example", model, "a\n\nb")
+    assert done.returncode == 1 and not done.stdout and b"line 2: empty, expected a text" in done.stderr
+    done = run(programs, "example", model / "none", "a")
+    assert done.returncode == 1 and b"no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_fuzz(programs, model_of, dataset):
+    done = subprocess.run([programs / "fuzz", model_of(dataset)[0], "500"], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "500 lines" in done.stdout
