@@ -24,8 +24,12 @@ DEV_READY := $(VENV)/ready-dev-$(call stamp,requirements-dev.txt)
 TRITON_VENV := .venv-triton$(VERSION)
 TRITON_LOCK := deploy/triton_serving/requirements_pytriton.lock.txt
 TRITON_READY := $(TRITON_VENV)/ready-$(call stamp,$(TRITON_LOCK))
+# So has Ray, whose packages need a newer pyarrow.
+RAY_VENV := .venv-ray$(VERSION)
+RAY_LOCK := deploy/predictor/requirements_ray.lock.txt
+RAY_READY := $(RAY_VENV)/ready-$(call stamp,$(RAY_LOCK))
 
-.PHONY: help quickstart test triton lint format lock clean
+.PHONY: help quickstart test triton ray lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -35,11 +39,15 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 	$(PY) examples/quickstart.py --dataset $(DATASET) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests in two processes; ARGS='-k name' picks some, ARGS='-n 0' runs them in one
-	@# Where it cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
+	@# Where one cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
 	-@$(MAKE) --no-print-directory triton
-	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
+	-@$(MAKE) --no-print-directory ray
+	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python RAY_PYTHON=$(CURDIR)/$(RAY_VENV)/bin/python \
+	  $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
 
 triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
+
+ray: $(RAY_READY) ## Make the environment in which Ray Data runs
 
 lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
@@ -63,6 +71,11 @@ $(DEV_READY): $(READY)
 $(TRITON_READY):
 	@rm -f $(TRITON_VENV)/ready-*
 	@.ci/environment $(TRITON_VENV) "$(PYTHON)" $(TRITON_LOCK) --require-hashes
+	@touch $@
+
+$(RAY_READY):
+	@rm -f $(RAY_VENV)/ready-*
+	@.ci/environment $(RAY_VENV) "$(PYTHON)" $(RAY_LOCK) --require-hashes
 	@touch $@
 
 UV := .venv-uv/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \
