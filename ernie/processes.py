@@ -10,16 +10,15 @@ from paddle.base import core
 
 from ernie.errors import UsageError, UserError
 
-LIMIT = 1800  # seconds that the first process waits for the others; NCCL's own
+LIMIT = 300  # seconds that the first process waits for the others
 _rounds = itertools.count()
 
 
 def wait_for_all():
-    """Returns when every process has called it.
+    """Returns when every process has called it: for where one works for minutes while the others wait.
 
     The processes count in Paddle's store: over gloo, paddle.distributed.barrier() fails after 30 seconds, which Paddle
-    2.6 has no option for, and the first process exports and measures for minutes. If the first process ends, so does
-    the store, and the others fail at once.
+    2.6 has no option for. The store is the first process's: if that ends, the others fail at once.
 
     Raises:
         UserError: in the first process, some have not come within `LIMIT` seconds.

@@ -305,11 +305,14 @@ class ErnieTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
-        wait_for_all()  # every process has written its part
+        several = self.args.world_size > 1
+        if several:
+            paddle.distributed.barrier()  # every process has written its part
         if self.args.should_save:
             finished = self.state.global_step >= self.state.max_steps
             write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
-        wait_for_all()  # with --save_on_each_node every node has this checkpoint before one removes the last
+        if several:
+            paddle.distributed.barrier()  # every node has it (--save_on_each_node) before one removes an older one
         if self.args.should_save:
             self._rotate_checkpoints(use_mtime=True, output_dir=self.args.output_dir)
 
