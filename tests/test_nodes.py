@@ -45,7 +45,7 @@ def kill(node):
 
 def launch(nodes, folder, *arguments):
     """Starts the same training on both nodes, as docs/training.md says; returns their processes."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")} | {"MKL_NUM_THREADS": "1"}
     processes = []
     for rank, (name, address) in enumerate(nodes):
         command = ["ip", "netns", "exec", name, sys.executable, "-m", "paddle.distributed.launch"]
