@@ -96,7 +96,7 @@ def choose_network_interface():
     """
     if int(os.environ.get("PADDLE_NNODES", 1)) == 1 or os.environ.get("GLOO_SOCKET_IFNAME"):
         return
-    host = os.environ["PADDLE_CURRENT_ENDPOINT"].rpartition(":")[0]
+    host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0]
     get_address = 0x8915  # SIOCGIFADDR of Linux
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         for _, name in socket.if_nameindex():
