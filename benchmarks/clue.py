@@ -147,7 +147,8 @@ def main():
     for name in ("data_dir", "config", "output_dir"):
         if getattr(args, name):
             setattr(args, name, os.path.abspath(getattr(args, name)))
-    if os.path.isdir(args.model):
+    model = args.model
+    if os.path.isdir(model):
         args.model = os.path.abspath(args.model)
     for dataset in args.datasets if args.data_dir else ():
         if not (Path(args.data_dir) / dataset).is_dir():
@@ -178,9 +179,9 @@ def main():
         times[dataset] = {step: steps[step]["seconds"] for step, *_ in STEPS}
         # After each data set: what is there is shown, whatever becomes of the rest.
         machine = f"{usable_cores()} cores of {processor()}; Python {platform.python_version()}"
-        title = f"{args.model}, dev scores; {machine}"
+        title = f"{model}, dev scores; {machine}"
         write_text(Path(args.output_dir) / "clue.md", f"{title}\n\n{table_of(scores)}")
-        figures = {"model": args.model, "machine": machine, "scores": scores, "seconds": times}
+        figures = {"model": model, "machine": machine, "scores": scores, "seconds": times}
         write_json(Path(args.output_dir) / "clue.json", figures)
     print(f"{title}\n\n{table_of(scores)}", end="")
 
