@@ -10,8 +10,11 @@ moving to Paddle 3 is a change of this file.
 import zlib  # noqa: F401  isort: skip
 
 import ctypes
+import fcntl
 import os
 import platform
+import socket
+import struct
 import sys
 import warnings
 
@@ -82,3 +85,27 @@ def keep_freed_memory():
 
 
 keep_freed_memory()
+
+
+def choose_network_interface():
+    """Among several nodes, gloo listens at the address of the machine's name, which many systems set to 127.0.0.1 or
+    127.0.1.1 in /etc/hosts: "Connection refused" (PaddlePaddle/Paddle#37951).
+
+    GLOO_SOCKET_IFNAME comes before it: the interface of the address that paddle.distributed.launch was given (--host).
+    Never over the user's value. Ends when Paddle passes that address to gloo.
+    """
+    if int(os.environ.get("PADDLE_NNODES", 1)) == 1 or os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0]
+    get_address = 0x8915  # SIOCGIFADDR of Linux
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(s, get_address, struct.pack("256s", name.encode()))
+            except OSError:  # it has no address
+                continue
+            if socket.inet_ntoa(found[20:24]) == host:
+                os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+choose_network_interface()

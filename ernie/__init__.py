@@ -2,7 +2,7 @@
 
 tasks  arguments  data  models  features  metrics  training  predictions  export        run_*.py
 compression  pruning  quantization  report  report_picture                              compress_*.py
-errors  files                                                                           everywhere
+errors  files  processes                                                                everywhere
 static_model  onnx_graph  paddle_int8      what depends on Paddle's version: static models, their ONNX form, INT8
 
 `utils.py` gathers the names that the scripts use.

@@ -27,6 +27,7 @@ from ernie.files import (
     write_json,
 )
 from ernie.onnx_graph import write_onnx
+from ernie.processes import check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
@@ -103,6 +104,7 @@ class CompressionTrainer(ErnieTrainer):
             baseline: {name: score} of a trivial answer, for metrics.json.
         """
         args = self.args
+        check_shared(args)
         self.baseline = baseline
         self.dev_set = DevSet(
             self.dev_split.sorted_features,
@@ -114,17 +116,18 @@ class CompressionTrainer(ErnieTrainer):
         variants = plan(args.strategy, args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
         self.variants = {variant.name: variant for variant in variants}
         self.identities = {}
-        missing = [variant for variant in variants if not self.stands(variant)]
+        # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
+        missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
         console.row("plan", f"--strategy {args.strategy}: {len(variants)} variants in {args.output_dir}")
-        self.wait_for_all()  # every process has looked before one writes
         bar = console.progress(variants, desc="variants")
         for variant in bar:
             bar.set_postfix_str(variant.name)
-            if variant in missing:
+            if variant.name in missing:
                 self.make(variant)
+                wait_for_all()  # of several processes one writes and measures
             else:
                 console.row("there", self.describe(variant, read_metrics(self.folder(variant.name))))
-        if not args.should_save:  # of several processes one measures
+        if not args.should_save:
             return None
         names = [variant.name for variant in variants]
         rows = write_report(
@@ -338,11 +341,7 @@ class CompressionTrainer(ErnieTrainer):
 
     def run_training(self, trainer, checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)
-        self.wait_for_all()  # the first process has written what all read
-
-    def wait_for_all(self):
-        if self.args.world_size > 1:
-            paddle.distributed.barrier()
+        wait_for_all()  # the first process has written what all read
 
 
 def quantize_tables(source, folder):

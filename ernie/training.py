@@ -20,6 +20,7 @@ from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
 from ernie.features import Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
+from ernie.processes import check_shared, gather, wait_for_all
 from ernie.tasks import BASELINES, TOKEN_CLS
 
 VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
@@ -82,7 +83,7 @@ def wanted_checkpoint(args):
     flag = f"--resume_from_checkpoint {args.resume_from_checkpoint}"
     path = args.resume_from_checkpoint
     if path == LAST:
-        found = [p for p in checkpoints_in(args.output_dir) if os.path.exists(os.path.join(p, COMPLETE))]
+        found = complete_checkpoints(args.output_dir)
         if not found:
             raise UserError(f"{flag}: {args.output_dir} has no checkpoint; leave it out to start from the beginning")
         path = found[-1]
@@ -212,6 +213,7 @@ class ErnieTrainer(Trainer):
 
     def fine_tune(self):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
+        check_shared(self.args)
         dev = self.dev_split if self.args.load_best_model_at_end else None  # it decides which checkpoint is the best
         self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
         checkpoint = find_checkpoint(self.args, self.identity)
@@ -221,6 +223,7 @@ class ErnieTrainer(Trainer):
                 write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
             save_model(self.model, self.tokenizer, self.args.output_dir)
             console.row("saved", f"{self.args.output_dir}: weights, tokenizer, settings.json")
+        wait_for_all()  # one process has saved
 
     def score(self, baseline):
         """Scores the model on the dev set and writes metrics.json; returns what it holds.
@@ -302,11 +305,15 @@ class ErnieTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
-        if self.args.world_size > 1:
+        several = self.args.world_size > 1
+        if several:
             paddle.distributed.barrier()  # every process has written its part
         if self.args.should_save:
             finished = self.state.global_step >= self.state.max_steps
             write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
+        if several:
+            paddle.distributed.barrier()  # every node has it (--save_on_each_node) before one removes an older one
+        if self.args.should_save:
             self._rotate_checkpoints(use_mtime=True, output_dir=self.args.output_dir)
 
     def _set_state_dict_in_model(self, state_dict):
@@ -382,16 +389,19 @@ def find_checkpoint(training_args, identity):
     Args:
         identity: of `resume_identity`.
     """
+    others = gather(identity)
+    differ = [CONTENTS.get(key, key) for key in identity if any(other[key] != others[0][key] for other in others)]
+    if differ:
+        raise UserError(f"not the same in all {len(others)} processes: {', '.join(differ)}; every node needs the same")
     if training_args.resume_from_checkpoint:
         return _checked_checkpoint(wanted_checkpoint(training_args), identity)
     folder = training_args.output_dir
-    complete, useless, foreign = [], [], []
+    complete = [] if training_args.overwrite_output_dir else complete_checkpoints(folder)
+    useless, foreign = [], []
     for path in checkpoints_in(folder):
         if not is_ours(path):
             foreign.append(path)
-        elif os.path.exists(os.path.join(path, COMPLETE)) and not training_args.overwrite_output_dir:
-            complete.append(path)
-        else:
+        elif path not in complete:
             useless.append(path)
     if foreign:
         logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
@@ -420,8 +430,7 @@ def find_checkpoint(training_args, identity):
             checkpoint = None
     if checkpoint:
         check_parts(training_args, checkpoint)
-    if training_args.world_size > 1:
-        paddle.distributed.barrier()  # every process has looked before one removes
+    wait_for_all()  # every process has looked before one removes
     if training_args.should_save:
         for path in useless:
             shutil.rmtree(path)
@@ -449,6 +458,16 @@ def checkpoints_in(folder):
     steps = sorted(_step_of(name) for name in names if re.fullmatch(r"checkpoint-\d+", name))
     paths = [os.path.join(folder, f"checkpoint-{step}") for step in steps]
     return [path for path in paths if os.path.isdir(path)]
+
+
+def complete_checkpoints(folder):
+    """Paths of the complete checkpoints that every process finds in its folder, by step.
+
+    With --save_on_each_node a kill may have left one node a checkpoint that another lacks.
+    """
+    found = [path for path in checkpoints_in(folder) if os.path.exists(os.path.join(path, COMPLETE))]
+    steps = [set(map(_step_of, paths)) for paths in gather(found)]
+    return [path for path in found if _step_of(path) in set.intersection(*steps)]
 
 
 def _step_of(checkpoint):

@@ -138,14 +138,20 @@ def test_the_report_says_what_the_folders_hold(quickstart):
 
 @pytest.mark.slow
 def test_the_benchmark_of_scores_prints_what_the_folders_hold(run_quickstart):
-    """benchmarks/compression_accuracy.py, on what the quickstart made already."""
+    """benchmarks/clue.py, on what the quickstart made already; a second time it makes nothing."""
     _, folder, _ = run_quickstart("tnews")
-    command = ["benchmarks/compression_accuracy.py", "--datasets", "tnews", "--output_dir", str(folder)]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name, variant in (("fine-tuned", "export"), ("INT8", "mse16_1")):
-        score = f"{100 * read(folder / 'tnews' / variant / 'metrics.json')['accuracy']:.1f}"
-        assert f"| {name} | {score} | {score} |" in done.stdout
+    command = ["benchmarks/clue.py", "--datasets", "tnews", "--model", "examples/model", "--data_dir", "examples/data"]
+    command += ["--config", "examples/quickstart.yml", "--output_dir", str(folder)]
+    first, second = (
+        subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr[-3000:]
+    for name, variant in (("FP32", "export"), ("INT8", "mse16_1")):
+        score = f"{100 * read(folder / 'tnews' / variant / 'metrics.json')['accuracy']:.2f}"
+        assert f"| {name} | {score} | {score} |" in first.stdout
+    assert first.stderr.count("$ python") == 3 and "inputs/s" not in first.stderr  # nothing is trained again
+    assert (second.returncode, second.stderr, second.stdout) == (0, "", first.stdout)
+    assert first.stdout == (folder / "clue.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -45,6 +45,15 @@ def test_mkl_uses_the_cores_that_it_may(monkeypatch):
         assert os.environ["MKL_NUM_THREADS"] == str(expected)
 
 
+@pytest.mark.parametrize(("nodes", "user", "expected"), [("2", "", "lo"), ("2", "eth7", "eth7"), ("1", "", "")])
+def test_gloo_takes_the_interface_of_the_launchers_address(monkeypatch, nodes, user, expected):
+    monkeypatch.setenv("PADDLE_NNODES", nodes)
+    monkeypatch.setenv("PADDLE_CURRENT_ENDPOINT", "127.0.0.1:6170")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", user)
+    workarounds.choose_network_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == expected
+
+
 @pytest.mark.parametrize("first", ["ernie.features", "run_qa"])
 def test_whatever_is_imported_first_zlib_stands_before_paddle(first):
     code = f"import sys; sys.path.insert(0, '.'); import {first}; names = list(sys.modules); "
