@@ -18,7 +18,7 @@ import time
 from tqdm import tqdm
 
 from .answers import marked_up
-from .errors import PredictorError, UsageError
+from .errors import PredictorError, UsageError, one_line
 from .predictor import ErniePredictor
 from .tasks import ARCHITECTURES
 from .tokenizer import TOKENIZERS
@@ -54,11 +54,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: {'on' if default is True else getattr(default, 'value', default)})".lstrip()
 
 
-def new_parser(description):
-    """A parser with the flags that do not depend on what the model runs on."""
-    usage = "%(prog)s --model_path DIR [--input FILE] [--output FILE] [...]"
+def bare_parser(description, usage):
+    """A parser that says in one message what is wrong, without the list of all flags."""
     parser = argparse.ArgumentParser(description=description, usage=usage, formatter_class=HelpFormatter)
-    parser.error = lambda message: stop(message, 2)  # one message, without the list of all flags
+    parser.error = lambda message: stop(message, 2)
+    return parser
+
+
+def add_model_flags(parser):
     add = parser.add_argument_group("Model").add_argument
     add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
     add("--task_name", choices=ARCHITECTURES, help="the model's task (default: told from its config.json)")
@@ -66,6 +69,12 @@ def new_parser(description):
     add("--doc_stride", metavar="N", type=positive, help="tokens from window to window of a long text or context "
         "(default: as in training); larger is faster")  # fmt: skip
     add("--tokenizer", choices=TOKENIZERS, default=TOKENIZERS[0], help="the ids are the same")
+
+
+def new_parser(description):
+    """A parser with the flags that do not depend on what the model runs on."""
+    parser = bare_parser(description, "%(prog)s --model_path DIR [--input FILE] [--output FILE] [...]")
+    add_model_flags(parser)
     add = parser.add_argument_group("Texts and answers").add_argument
     add("--input", metavar="FILE", help="- for standard input (default: two built-in examples)")
     add("--output", metavar="FILE", help="written when all lines are answered (default: standard output)")
@@ -228,6 +237,15 @@ def read_items(lines, name, task, on_error):
 
 
 def parse_line(line, task, first=False):
+    return task.check(line_item(line, task, first))
+
+
+def line_item(line, task, first=False):
+    """What a line holds, not checked yet: a dict, a str, or a list where there are tabs and the task takes two texts.
+
+    Raises:
+        PredictorError: the line is not UTF-8, empty, or not JSON although it looks like it.
+    """
     try:
         # \n alone ends a line: U+2028 and U+0085 occur in real texts.
         text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
@@ -237,15 +255,14 @@ def parse_line(line, task, first=False):
         raise PredictorError("empty, expected " + task.expected)
     if text.lstrip().startswith("{"):
         try:
-            item = json.loads(text.strip())
+            return json.loads(text.strip())
         except (ValueError, RecursionError) as e:
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
-        return task.check(item)
     if _begins_array(text.strip()):
         raise PredictorError("a JSON array; write one object per line, without brackets and commas around them")
     if task.second is None or "\t" not in text:
-        return task.check(text)
-    return task.check(text.split("\t"))
+        return text
+    return text.split("\t")
 
 
 def _begins_array(text):
@@ -337,4 +354,4 @@ def run(main, requirements):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as e:
-        stop(f"{e.filename or 'input or output'}: {e.strerror}", 1)
+        stop(f"{e.filename or 'input or output'}: {e.strerror or one_line(e)}", 1)

@@ -1,0 +1,387 @@
+"""Large inputs in blocks, for infer_ray.py: finding files, splitting them, reading a block's rows, writing its answers.
+
+A block is a part of one input file: whole lines of a text or JSON lines file, or rows of a Parquet file. Each makes one
+output file. Files are local, or in a store that pyarrow has a file system for (s3://, gs://, hdfs://, abfs://).
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from .commandline import line_item, to_json
+from .errors import PredictorError, UsageError, one_line
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
+# A file under its final name is complete in these: an upload shows when it ends. Elsewhere it is written and renamed.
+OBJECT_STORES = ("s3", "gcs", "abfs")
+PARALLEL = 16  # requests to a file system
+
+_SPAN = [("start", pa.int64()), ("end", pa.int64()), ("confidence", pa.float64())]
+_ANSWER = [("answer", pa.string()), *_SPAN]
+# The columns of answers, for each task.
+ANSWER_COLUMNS = {
+    "seq_cls": [("label", pa.string()), ("confidence", pa.float64())],
+    "token_cls": [("entities", pa.list_(pa.struct([("entity", pa.string()), ("label", pa.string()), *_SPAN])))],
+    "qa": [*_ANSWER, ("n_best", pa.list_(pa.struct(_ANSWER)))],
+}
+
+
+class Block(NamedTuple):
+    path: str
+    begin: int  # bytes of a text file, rows of a Parquet file
+    end: int
+    name: str  # of the output file, without its ending
+
+
+class Columns(NamedTuple):
+    """The columns of the input (of a JSON line, the fields) that hold a task's texts, in the task's order."""
+
+    names: list[str]
+    required: int  # so many of them, from the first, must be there
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def open_path(name):
+    """(file system, path in it) of a path or a URI.
+
+    Raises:
+        PredictorError: there is no such file system, or it cannot be reached.
+    """
+    try:
+        return pa.fs.FileSystem.from_uri(name if "://" in name else os.path.abspath(name))
+    except (pa.ArrowException, OSError) as e:
+        raise PredictorError(f"{name}: {one_line(e)}") from None
+
+
+def find_files(names):
+    """The input files.
+
+    Args:
+        names: files, folders (with what they hold, at any depth, except names that begin with _ or .), and patterns in
+            which * stands for any characters but /.
+
+    Returns:
+        (file system, a list of `pyarrow.fs.FileInfo`, sorted by path).
+
+    Raises:
+        PredictorError: a name fits no file; or the files cannot be read together.
+    """
+    found, filesystem = {}, None
+    for name in names:
+        opened, path = open_path(name)
+        if filesystem is not None and filesystem != opened:
+            raise PredictorError(f"--input {name}: all input files must be in one file system")
+        filesystem = opened
+        info = filesystem.get_file_info(path)
+        if info.type == pa.fs.FileType.File:
+            fits = [info]
+        elif info.type == pa.fs.FileType.Directory:
+            fits = list_files(filesystem, path)
+        else:
+            pattern = re.compile(re.escape(path).replace(r"\*", "[^/]*"))
+            folder = path.partition("*")[0].rpartition("/")[0]
+            fits = list_files(filesystem, folder) if "*" in path else []
+            fits = [info for info in fits if pattern.fullmatch(info.path)]
+        if not fits:
+            raise PredictorError(f"--input {name}: there is no such file")
+        found.update((info.path, info) for info in fits)
+    for path in found:
+        if path.endswith(COMPRESSED):
+            raise PredictorError(f"{path} is compressed, and cannot be split: decompress it, or convert it to Parquet")
+    if len({path.endswith(".parquet") for path in found}) > 1:
+        raise PredictorError("--input: Parquet files and others are mixed; read them in two jobs")
+    return filesystem, [found[path] for path in sorted(found)]
+
+
+def list_files(filesystem, folder):
+    """The files of a folder at any depth, without those that begin with _ or ., as Spark and pyarrow read a folder."""
+    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=True)
+    infos = filesystem.get_file_info(selector)
+    parts = [info.path.removeprefix(folder).split("/") for info in infos]
+    return [i for i, p in zip(infos, parts) if i.is_file and not any(part.startswith(("_", ".")) for part in p)]
+
+
+def split_files(filesystem, infos, size, columns):
+    """The blocks of files, of about `size` bytes of text each.
+
+    Raises:
+        PredictorError: a Parquet file is broken, or lacks a column.
+    """
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        blocks = pool.map(lambda info: split_file(filesystem, info, size, columns), infos)
+        return list(itertools.chain.from_iterable(blocks))
+
+
+def split_file(filesystem, info, size, columns):
+    length, step = info.size, size
+    if info.path.endswith(".parquet"):
+        try:
+            metadata = pq.read_metadata(info.path, filesystem=filesystem)
+        except pa.ArrowException as e:
+            raise PredictorError(f"{info.path} is not a Parquet file: {one_line(e)}") from None
+        names = metadata.schema.to_arrow_schema().names
+        for name in columns.names[: columns.required]:
+            if name not in names:
+                raise PredictorError(f"{info.path} has no column `{name}`, but {', '.join(names)}; see --text_column")
+        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        chunks = (group.column(j) for group in groups for j in range(metadata.num_columns))
+        text = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns.names)
+        length = metadata.num_rows
+        step = max(1, length * size // max(text, 1))
+    # Files of the same name in different folders must not meet in the output folder.
+    stem = os.path.splitext(os.path.basename(info.path))[0]
+    stem = f"{stem}-{hashlib.sha256(info.path.encode()).hexdigest()[:8]}"
+    return [
+        Block(info.path, begin, min(begin + step, length), f"{stem}-{number:06d}")
+        for number, begin in enumerate(range(0, length, step))
+    ]
+
+
+def make_folder(filesystem, path):
+    if filesystem.type_name not in OBJECT_STORES:  # which have no folders
+        filesystem.create_dir(path, recursive=True)
+
+
+def names_in(filesystem, folder):
+    """The names, without endings, of a folder's files; see `list_files`."""
+    return {os.path.splitext(info.base_name)[0] for info in list_files(filesystem, folder)}
+
+
+def write_file(filesystem, path, content):
+    """Writes a file atomically."""
+    if filesystem.type_name in OBJECT_STORES:
+        part = path
+    else:
+        folder, _, name = path.rpartition("/")
+        part = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    with filesystem.open_output_stream(part) as f:
+        f.write(content)
+    if part != path:
+        filesystem.move(part, path)
+
+
+def remove_parts(filesystem, folder):
+    """Removes what `write_file` has left in a folder and those below where it was killed."""
+    for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
+        if info.base_name.startswith(".") and info.base_name.endswith(".part"):
+            filesystem.delete_file(info.path)
+
+
+def read_file(filesystem, path):
+    with filesystem.open_input_file(path) as f:
+        return f.read()
+
+
+# ---------------------------------------------------------------------------------------------------------- rows
+
+
+def read_lines(filesystem, block):
+    """The lines that begin in a block, as bytes."""
+    with filesystem.open_input_file(block.path) as f:
+        # From the byte before: if that is a line's end, a line begins with the block.
+        before = min(block.begin, 1)
+        f.seek(block.begin - before)
+        data = f.read(block.end - block.begin + before)
+        if before:
+            _, newline, data = data.partition(b"\n")
+            if not newline:
+                return []
+        while data and not data.endswith(b"\n") and (more := f.read(2**16)):
+            data += more[: more.find(b"\n") + 1] or more
+    return data.removesuffix(b"\n").split(b"\n") if data else []
+
+
+def read_parquet(filesystem, block):
+    """The rows of a block, as a table. No more of a row group is held in memory than the block."""
+    with pq.ParquetFile(filesystem.open_input_file(block.path)) as f:
+        sizes = [f.metadata.row_group(i).num_rows for i in range(f.num_row_groups)]
+        starts = [0, *itertools.accumulate(sizes)]
+        groups = [i for i in range(len(sizes)) if starts[i] < block.end and starts[i + 1] > block.begin]
+        at, batches = starts[groups[0]], []
+        for batch in f.iter_batches(batch_size=8192, row_groups=groups):
+            first, end = max(block.begin - at, 0), min(block.end - at, batch.num_rows)
+            if first < end:
+                batches.append(batch.slice(first, end - first))
+            at += batch.num_rows
+            if at >= block.end:
+                break
+        return pa.Table.from_batches(batches, f.schema_arrow)
+
+
+def row_of(line, task, columns, first=False):
+    """A line as (row, item, error): its fields, what `task.check` is to check, and what is wrong with it, or None.
+
+    Args:
+        first: whether it is the first line of a file, which may begin with a byte order mark.
+    """
+    raw = {columns.names[0]: line.decode("utf-8", "replace").rstrip("\r")}
+    try:
+        item = line_item(line, task, first)
+    except PredictorError as e:
+        return raw, None, str(e)
+    if isinstance(item, dict):
+        return item, *item_of(item, task, columns)
+    texts = [item] if isinstance(item, str) else item
+    return (dict(zip(columns.names, texts)) if len(texts) <= len(columns.names) else raw), item, None
+
+
+def item_of(row, task, columns):
+    """A row's texts under the task's names for them, as (item, error), see `row_of`."""
+    for name in columns.names[: columns.required]:
+        if name not in row:
+            return None, f"there is no `{name}`; the fields are {', '.join(map(str, row)) or 'none'}"
+    return {name: row[column] for name, column in zip((task.first, task.second), columns.names) if column in row}, None
+
+
+def read_block(filesystem, block, task, columns):
+    """A block's rows.
+
+    Returns:
+        (table, rows): the table of a Parquet file, else None; and a list of (fields, what `task.check` is to check,
+        what is wrong with it or None). The fields of a table's rows are only those in `columns`.
+    """
+    if block.path.endswith(".parquet"):
+        table = read_parquet(filesystem, block)
+        rows = table.select([name for name in columns.names if name in table.column_names]).to_pylist()
+        return table, [(row, *item_of(row, task, columns)) for row in rows]
+    lines = read_lines(filesystem, block)
+    return None, [row_of(line, task, columns, block.begin + n == 0) for n, line in enumerate(lines)]
+
+
+def place_of(filesystem, block, index):
+    """The file and the number, counted from 1, of a block's row."""
+    if block.path.endswith(".parquet"):
+        return f"{block.path} row {block.begin + index + 1}"
+    number = index + 1
+    if block.begin:
+        number += 1  # its first line comes after a newline, that at begin - 1 or a later one
+        left = block.begin - 1
+        with filesystem.open_input_stream(block.path) as f:
+            while left and (data := f.read(min(left, 2**20))):
+                number += data.count(b"\n")
+                left -= len(data)
+    return f"{block.path} line {number}"
+
+
+# ------------------------------------------------------------------------------------------------------- answers
+
+
+def answer_fields(task, with_error, prefix):
+    """The columns that predictions are written to: {column: (the answer's name for it, type)}."""
+    fields = ANSWER_COLUMNS[task.name] + ([("error", pa.string())] if with_error else [])
+    return {prefix + name: (name, type_) for name, type_ in fields}
+
+
+def check_names(table, rows, fields):
+    """Raises UsageError where a column of the input has the name of one of `fields`."""
+    taken = set().union(*(row for row, _, _ in rows)) if table is None else table.column_names
+    for column in fields:
+        if column in taken:
+            raise UsageError(f"the input has a column `{column}`, too: --answer_prefix predicted_ renames the new ones")
+
+
+def render(output_format, table, rows, answers, columns, fields, schema):
+    """The content of an output file, in bytes.
+
+    Args:
+        table, rows: of `read_block`.
+        answers: for each row the predictor's answer, or {"error": str}.
+        fields: of `answer_fields`.
+        schema: of `infer_schema`, for a Parquet file where there is no table.
+
+    Raises:
+        PredictorError: the rows do not fit the format, or have a column of an answer's name.
+    """
+    check_names(table, rows, fields)
+    answers = [{"entities": answer} if isinstance(answer, list) else answer for answer in answers]
+    new = {column: [answer.get(name) for answer in answers] for column, (name, _) in fields.items()}
+    if output_format == "jsonl":
+        old = [row for row, _, _ in rows] if table is None else table.to_pylist()
+        return to_json_lines([{**row, **dict(zip(new, values))} for row, values in zip(old, zip(*new.values()))])
+    if table is None:
+        table = to_table([row for row, _, _ in rows], schema, columns)
+    for column, (_, type_) in fields.items():
+        table = table.append_column(column, pa.array(new[column], type_))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def infer_schema(rows, columns):
+    """The schema of rows of `read_block`, for `to_table`. What holds the texts is always a string.
+
+    Raises:
+        PredictorError: a field has values of different types.
+    """
+    rows = [row for row, _, _ in rows]
+    return pa.schema(
+        (name, pa.string() if name in columns.names else _array(name, [row.get(name) for row in rows]).type)
+        for name in dict.fromkeys(itertools.chain.from_iterable(rows))
+    )
+
+
+def to_table(rows, schema, columns):
+    """Rows, which are dicts, as a table.
+
+    Raises:
+        PredictorError: a row has a field that the schema has not, or a value of another type.
+    """
+    new = dict.fromkeys(itertools.chain.from_iterable(rows)).keys() - set(schema.names)
+    if new:
+        raise PredictorError(f"the field `{min(new)}` is missing in the first block of the input; {_KEEP}")
+    found = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        if field.name in columns.names:  # where a row with an error may hold anything
+            values = [value if value is None else _as_text(value) for value in values]
+        found.append(_array(field.name, values, field.type))
+    return pa.table(found, schema=schema)
+
+
+_KEEP = "--output_format jsonl keeps each row as it is"
+
+
+def _as_text(value):
+    text = value if isinstance(value, str) else to_json(value)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _array(name, values, type_=None):
+    try:
+        return pa.array(values, type_)
+    except (pa.ArrowException, OverflowError, UnicodeError) as e:
+        raise PredictorError(f"the field `{name}` does not fit a Parquet column: {one_line(e)}; {_KEEP}") from None
+
+
+def to_json_lines(rows):
+    """Rows, which are dicts, as JSON lines.
+
+    Raises:
+        PredictorError: a value has no form in JSON.
+    """
+    try:
+        text = "".join(f"{json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)}\n" for row in rows)
+    except (TypeError, ValueError) as e:
+        raise PredictorError(f"{e}: JSON has no form for it; write Parquet: --output_format parquet") from None
+    # Half of a surrogate pair has no UTF-8. This writes it as JSON does: \\ud800.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _plain(value):
+    """A value of a Parquet column that JSON does not know."""
+    if isinstance(value, (date, time, timedelta, Decimal)):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__}")

@@ -1,0 +1,280 @@
+"""Runs a fine-tuned ERNIE model on millions of texts with Ray Data, on one machine or a cluster.
+
+python infer_ray.py --model_path best_models/tnews/export --input texts.jsonl --output predictions
+python infer_ray.py --model_path best_models/tnews/export --input "s3://bucket/texts/*.parquet" --output s3://bucket/out
+python infer_ray.py --model_path /nfs/tnews --input /nfs/texts --output /nfs/predictions --address auto    on a cluster
+
+Input is Parquet, JSON lines or text: files, folders or patterns. Rows keep their columns. A job that was killed resumes
+with the same command. README_ray.md describes it.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+try:
+    from ernie_predictor import ErniePredictor, PredictorError, UsageError, blocks, load_task
+    from ernie_predictor.commandline import add_model_flags, bare_parser, positive, run
+    from tqdm import tqdm
+except ImportError as e:
+    sys.exit(f"infer_ray.py: error: {e}; pip install -r requirements_ray.txt")
+from ernie_predictor.errors import one_line
+from ernie_predictor.files import file_hash
+from ernie_predictor.machine import usable_cores
+from ernie_predictor.predictor import check_exported, precision_of
+
+COLUMNS = ("text", "text_pair", "question", "context")
+# Flags that are arguments of ErniePredictor.
+OPTIONS = (
+    "device",
+    "backend",
+    "precision_mode",
+    "num_threads",
+    "batch_size",
+    "max_seq_length",
+    "cache_dir",
+    "tokenizer",
+)
+# Flags and files that decide what the predictions are and how they are written.
+SETTINGS = ("precision_mode", "on_error", "answer_prefix", "block_size", "output_format")
+MODEL = ("config.json", "vocab.txt", "model.onnx", "model.pdiparams", "int8.pdiparams")
+COUNTS = ("texts", "errors", "truncated")
+# In the output folder. Programs that read a folder pass over names that begin with _.
+JOB, DONE, SUCCESS = "_job.json", "_done", "_SUCCESS"
+
+
+def parse_args():
+    parser = bare_parser(__doc__, "%(prog)s --model_path DIR --input NAME ... --output DIR [...]")
+    add_model_flags(parser)
+    add = parser.add_argument_group("Texts and predictions").add_argument
+    add("--input", metavar="NAME", nargs="+", required=True, help="files, folders, patterns with *, URIs (s3://...)")
+    add("--output", metavar="DIR", required=True, help="folder or URI for the predictions, one file per block")
+    add("--output_format", choices=("parquet", "jsonl"), help="default: parquet for Parquet, else jsonl")
+    for name in COLUMNS:
+        add(f"--{name}_column", metavar="NAME", help=f"column with the {name} (default: {name})")
+    add("--answer_prefix", metavar="TEXT", default="", help="put before the names of the new columns")
+    add("--on_error", choices=("stop", "column"), default="stop",
+        help="at a broken row stop, or keep the row, with the reason in a column `error`")  # fmt: skip
+    add("--block_size", metavar="MIB", type=positive, default=1,
+        help="MiB of text per block, which is predicted, written and resumed as a whole")  # fmt: skip
+    add = parser.add_argument_group("Speed").add_argument
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: one GPU per actor")
+    add("--backend", default="auto", help="auto (default): the fastest one installed; as in infer_cpu.py, infer_gpu.py")
+    add("--precision_mode", choices=("auto", "fp32", "bf16", "fp16", "int8"), default="auto",
+        help="auto (default): what the folder holds")  # fmt: skip
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
+    add("--num_threads", metavar="N", type=positive, help="cores per actor (default: 4, or those of a smaller node)")
+    add("--actors", metavar="N", type=positive, help="processes with one model each (default: as many as fit)")
+    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: --model_path, or the user's "
+        "cache where that is read-only)")  # fmt: skip
+    add("--address", metavar="ADDRESS", default=os.environ.get("RAY_ADDRESS"),
+        help="of a Ray cluster; auto: the one that this machine is part of (default: RAY_ADDRESS, else no cluster)",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def text_columns(args, task):
+    """The columns of the input that hold the task's texts."""
+    names = [name for name in (task.first, task.second) if name]
+    given = {name: getattr(args, f"{name}_column") for name in COLUMNS}
+    for name, column in given.items():
+        if column and name not in names:
+            raise UsageError(f"--{name}_column: this is a {task.name} model, which reads {' and '.join(names)}")
+    required = [name for name in names if name == task.first or task.second_required or given[name]]
+    return blocks.Columns([given[name] or name for name in names], len(required))
+
+
+class BlockPredictor:
+    """A Ray actor. It opens the model once; each call predicts one block and writes its file."""
+
+    def __init__(self, args, columns, fields, schema, source, sink, folder):
+        self.args, self.columns, self.fields, self.schema = args, columns, fields, schema
+        self.source, self.sink, self.folder = source, sink, folder
+        options = {name: getattr(args, name) for name in OPTIONS}
+        try:
+            self.predictor, self.fault = ErniePredictor(args.model_path, args.task_name, **options), None
+        except (PredictorError, ImportError) as e:  # raised here, the message would be lost in Ray's traceback
+            self.fault = e
+
+    def __call__(self, batch):
+        block = blocks.Block(*(batch[name][0] for name in blocks.Block._fields))
+        result = {**dict.fromkeys(COUNTS, 0), "fault": "", "status": 0}
+        try:
+            if self.fault:
+                raise self.fault
+            result |= self.predict(block)
+        except (PredictorError, ImportError, OSError) as e:
+            result |= {"fault": str(e), "status": 2 if isinstance(e, UsageError) else 1}
+        return {name: [value] for name, value in result.items()}
+
+    def predict(self, block):
+        """Writes a block's predictions, then marks it as done; returns its counts."""
+        args, task = self.args, self.predictor.task
+        truncated = task.truncated
+        table, rows = blocks.read_block(self.source, block, task, self.columns)
+        pairs, errors = [], []
+        for index, (_, item, error) in enumerate(rows):
+            try:
+                if error is None:
+                    pairs.append(task.check(item))
+            except PredictorError as e:
+                error = str(e)
+            if error and args.on_error == "stop":
+                place = blocks.place_of(self.source, block, index)
+                raise PredictorError(f"{place}: {error} (--on_error column keeps such rows)")
+            errors.append(error)
+        predicted = iter(self.predictor.predict(pairs))  # of the rows without an error, in their order
+        answers = [{"error": error} if error else next(predicted) for error in errors]
+        content = blocks.render(args.output_format, table, rows, answers, self.columns, self.fields, self.schema)
+        blocks.write_file(self.sink, f"{self.folder}/{block.name}.{args.output_format}", content)
+        counts = dict(zip(COUNTS, (len(rows), len(rows) - len(pairs), task.truncated - truncated)))
+        blocks.write_file(self.sink, f"{self.folder}/{DONE}/{block.name}.json", json.dumps(counts).encode())
+        return counts
+
+
+def check_job(sink, folder, job):
+    """Writes what the job is into its output folder, or compares it with what an earlier run has written there.
+
+    Raises:
+        PredictorError: the folder holds predictions of another job, or other files.
+    """
+    path = f"{folder}/{JOB}"
+    if blocks.list_files(sink, folder):
+        if not sink.get_file_info(path).is_file:
+            raise PredictorError(f"--output {folder} holds other files; name another folder")
+        old = json.loads(blocks.read_file(sink, path))
+        for name, value in job["settings"].items():
+            if (was := old["settings"].get(name)) != value:
+                raise PredictorError(
+                    f"{path} is of another job, with {name} {was!r}, not {value!r}; name another --output"
+                )
+        for name, state in old["files"].items():
+            if job["files"].get(name) != state:
+                raise PredictorError(f"{name} has changed or is gone since {path} was written; name another --output")
+    blocks.write_file(sink, path, json.dumps(job, ensure_ascii=False, indent=1).encode())
+
+
+def start_ray(args):
+    """Connects to a cluster, or starts Ray on this machine; returns how many actors there are to be."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        if args.address:
+            ray.init(args.address, logging_level="error")
+        else:  # the object store is small, since texts do not pass through it
+            ray.init("local", num_cpus=usable_cores(), include_dashboard=False, object_store_memory=2**27,
+                     logging_level="error", _node_ip_address="127.0.0.1")  # fmt: skip
+    except (ConnectionError, ValueError) as e:
+        raise PredictorError(f"--address {args.address}: {one_line(e)}") from None
+    unit = "GPU" if args.device == "gpu" else "CPU"
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get(unit, 0) >= 1]
+    args.num_threads = args.num_threads or int(min([4, *(node["CPU"] for node in nodes)]))
+    needed = {"CPU": args.num_threads} | ({"GPU": 1} if unit == "GPU" else {})
+    room = sum(min(int(node[name] // count) for name, count in needed.items()) for node in nodes)
+    if room < (args.actors or 1):
+        each = " and ".join(f"{count} {name}" for name, count in needed.items())
+        raise PredictorError(f"Ray has room for {room} actors of {each}; {args.actors or 1} are asked for")
+    return args.actors or room
+
+
+def predict_blocks(args, todo, bar, *arguments):
+    """Has actors predict blocks.
+
+    Raises:
+        PredictorError: what stopped an actor; what was done before stays done.
+    """
+    import ray.data
+
+    actors = min(start_ray(args), len(todo))
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it has a line for each data set, and bars of its own
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # The rows of this data set are blocks of the input. An actor that dies is started again, and its block repeated.
+    results = ray.data.from_items([block._asdict() for block in todo], override_num_blocks=len(todo)).map_batches(
+        BlockPredictor,
+        fn_constructor_args=(args, *arguments),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=args.num_threads,
+        num_gpus=1 if args.device == "gpu" else None,
+    )
+    texts, start = 0, time.monotonic()
+    for result in results.iter_rows():
+        if result["fault"]:
+            raise (UsageError if result["status"] == 2 else PredictorError)(result["fault"])
+        texts += result["texts"]
+        bar.set_postfix_str(f"{texts / (time.monotonic() - start):,.0f} texts/s", refresh=False)
+        bar.update()
+
+
+def main():
+    args = parse_args()
+    check_exported(args.model_path)
+    args.model_path = os.path.abspath(args.model_path)
+    args.cache_dir = args.cache_dir and os.path.abspath(args.cache_dir)
+    if args.precision_mode == "auto":
+        args.precision_mode = precision_of(args.model_path)
+    task = load_task(args.model_path, args.task_name, args.max_seq_length)
+    columns = text_columns(args, task)
+
+    # Find and split the input.
+    source, files = blocks.find_files(args.input)
+    is_parquet = files[0].path.endswith(".parquet")
+    args.output_format = args.output_format or ("parquet" if is_parquet else "jsonl")
+    plan = blocks.split_files(source, files, args.block_size * 2**20, columns)
+    fields, schema = blocks.answer_fields(task, args.on_error == "column", args.answer_prefix), None
+    if plan:
+        table, rows = blocks.read_block(source, plan[0], task, columns)
+        blocks.check_names(table, rows, fields)
+        if args.output_format == "parquet" and table is None:
+            schema = blocks.infer_schema(rows, columns)
+
+    # Start the job, or resume it.
+    sink, folder = blocks.open_path(args.output)
+    if any(file.path.startswith(f"{folder}/") for file in files):
+        raise UsageError(f"--output {args.output} holds files of --input; name another folder")
+    settings = {name: getattr(args, name) for name in SETTINGS} | {
+        "columns": columns.names,
+        "max_seq_length": task.max_seq_length,
+        "model": {
+            path.name: file_hash(path) for path in sorted(Path(args.model_path).glob("*.*")) if path.name in MODEL
+        },
+        "schema": schema and str(schema),
+    }
+    blocks.make_folder(sink, f"{folder}/{DONE}")
+    check_job(sink, folder, {"settings": settings, "files": {f.path: [f.size, f.mtime_ns] for f in files}})
+    done = blocks.names_in(sink, folder) & blocks.names_in(sink, f"{folder}/{DONE}")
+    todo = [block for block in plan if block.name not in done]
+    say = f"{os.path.basename(sys.argv[0])}:"
+    if len(todo) < len(plan):
+        print(f"{say} {len(plan) - len(todo)} of {len(plan)} blocks are done already", file=sys.stderr)
+    if todo:
+        hidden = not sys.stderr.isatty()
+        with tqdm(total=len(plan), initial=len(plan) - len(todo), unit=" blocks", disable=hidden) as bar:
+            predict_blocks(args, todo, bar, columns, fields, schema, source, sink, folder)
+
+    # Count what all runs of this job have done.
+    done = blocks.names_in(sink, folder) & blocks.names_in(sink, f"{folder}/{DONE}")
+    if lost := [block.name for block in plan if block.name not in done]:
+        raise PredictorError(
+            f"{args.output} lacks {len(lost)} files that nodes of the cluster have written; is it shared?"
+        )
+    blocks.remove_parts(sink, folder)
+    blocks.write_file(sink, f"{folder}/{SUCCESS}", b"")
+    with ThreadPoolExecutor(blocks.PARALLEL) as pool:
+        marks = pool.map(lambda block: json.loads(blocks.read_file(sink, f"{folder}/{DONE}/{block.name}.json")), plan)
+        texts, errors, task.truncated = map(sum, zip([0] * 3, *([mark[name] for name in COUNTS] for mark in marks)))
+    print(
+        f"{say} {texts:,} texts in {len(plan):,} files under {args.output}; {errors:,} with an error", file=sys.stderr
+    )
+    if summary := task.truncation_summary():
+        print(f"{say} {summary}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main, "requirements_ray.txt")
