@@ -32,7 +32,12 @@ PEERS_READY := $(PEERS_VENV)/ready-$(call stamp,$(PEERS_LIST))
 BENCH ?= compression_speed predictor_speed tokenizer_fuzz serving_load
 QUICK := benchmarks/results/quick
 
-.PHONY: help quickstart test bench triton peers lint format lock clean
+# So has Ray, whose packages need a newer pyarrow.
+RAY_VENV := .venv-ray$(VERSION)
+RAY_LOCK := deploy/predictor/requirements_ray.lock.txt
+RAY_READY := $(RAY_VENV)/ready-$(call stamp,$(RAY_LOCK))
+
+.PHONY: help quickstart test bench triton ray peers lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -42,9 +47,11 @@ quickstart: $(READY) ## Run the example: examples/quickstart.py on DATASET
 	$(PY) examples/quickstart.py --dataset $(DATASET) $(ARGS)
 
 test: $(DEV_READY) ## Run the tests in two processes; ARGS='-k name' picks some, ARGS='-n 0' runs them in one
-	@# Where it cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
+	@# Where one cannot be made (nvidia-pytriton is for x86-64 Linux), the tests that need it are skipped, and say why.
 	-@$(MAKE) --no-print-directory triton
-	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
+	-@$(MAKE) --no-print-directory ray
+	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python RAY_PYTHON=$(CURDIR)/$(RAY_VENV)/bin/python \
+	  $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
 
 bench: $(DEV_READY) ## Run the short benchmarks, some minutes; BENCH='predictor_speed' picks some
 	@mkdir -p $(QUICK)
@@ -60,6 +67,8 @@ bench: $(DEV_READY) ## Run the short benchmarks, some minutes; BENCH='predictor_
 triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
 
 peers: $(PEERS_READY) ## Make the environment of benchmarks/peers.py: PyTorch, Optimum and others
+
+ray: $(RAY_READY) ## Make the environment in which Ray Data runs
 
 lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
@@ -88,6 +97,10 @@ $(TRITON_READY):
 $(PEERS_READY):
 	@rm -f $(PEERS_VENV)/ready-*
 	@.ci/environment $(PEERS_VENV) "$(or $(PYTHON),$(shell command -v python3.11 || command -v python3.12))" $(PEERS_LIST)
+
+$(RAY_READY):
+	@rm -f $(RAY_VENV)/ready-*
+	@.ci/environment $(RAY_VENV) "$(PYTHON)" $(RAY_LOCK) --require-hashes
 	@touch $@
 
 UV := .venv-uv/bin/uv pip compile -q --universal --python-version 3.10 --fork-strategy fewest \

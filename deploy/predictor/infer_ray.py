@@ -22,6 +22,7 @@ try:
     from tqdm import tqdm
 except ImportError as e:
     sys.exit(f"infer_ray.py: error: {e}; pip install -r requirements_ray.txt")
+from ernie_predictor import cpu, gpu
 from ernie_predictor.errors import one_line
 from ernie_predictor.files import file_hash
 from ernie_predictor.machine import usable_cores
@@ -33,11 +34,11 @@ OPTIONS = (
     "device",
     "backend",
     "precision_mode",
-    "num_threads",
     "batch_size",
+    "num_threads",
     "max_seq_length",
-    "cache_dir",
     "tokenizer",
+    "cache_dir",
 )
 # Flags and files that decide what the predictions are and how they are written.
 SETTINGS = ("precision_mode", "on_error", "answer_prefix", "block_size", "output_format")
@@ -59,13 +60,12 @@ def parse_args():
     add("--answer_prefix", metavar="TEXT", default="", help="put before the names of the new columns")
     add("--on_error", choices=("stop", "column"), default="stop",
         help="at a broken row stop, or keep the row, with the reason in a column `error`")  # fmt: skip
-    add("--block_size", metavar="MIB", type=positive, default=1,
-        help="MiB of text per block, which is predicted, written and resumed as a whole")  # fmt: skip
+    add("--block_size", metavar="KIB", type=positive, default=1024,
+        help="KiB of text per block, which is predicted, written and resumed as a whole")  # fmt: skip
     add = parser.add_argument_group("Speed").add_argument
     add("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: one GPU per actor")
-    add("--backend", default="auto", help="auto (default): the fastest one installed; as in infer_cpu.py, infer_gpu.py")
-    add("--precision_mode", choices=("auto", "fp32", "bf16", "fp16", "int8"), default="auto",
-        help="auto (default): what the folder holds")  # fmt: skip
+    add("--backend", default="auto", help="as in infer_cpu.py and infer_gpu.py; auto (default): the fastest installed")
+    add("--precision_mode", default="auto", help="as there; auto (default): what the folder holds")
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
     add("--num_threads", metavar="N", type=positive, help="cores per actor (default: 4, or those of a smaller node)")
     add("--actors", metavar="N", type=positive, help="processes with one model each (default: as many as fit)")
@@ -74,7 +74,14 @@ def parse_args():
     add("--address", metavar="ADDRESS", default=os.environ.get("RAY_ADDRESS"),
         help="of a Ray cluster; auto: the one that this machine is part of (default: RAY_ADDRESS, else no cluster)",
     )  # fmt: skip
-    return parser.parse_args()
+    args = parser.parse_args()
+    device = {"cpu": cpu, "gpu": gpu}[args.device]
+    for name, choices in (("backend", device.BACKENDS), ("precision_mode", device.PRECISIONS)):
+        if getattr(args, name) not in ("auto", *choices):
+            parser.error(
+                f"--{name} {getattr(args, name)}: on a {args.device.upper()} choose auto, {', '.join(choices)}"
+            )
+    return args
 
 
 def text_columns(args, task):
@@ -160,15 +167,18 @@ def check_job(sink, folder, job):
 
 def start_ray(args):
     """Connects to a cluster, or starts Ray on this machine; returns how many actors there are to be."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not args.address:
+        # What keeps Ray on 127.0.0.1, on Linux as well; _node_ip_address="127.0.0.1" does not (Ray 2.60).
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if args.address:
             ray.init(args.address, logging_level="error")
         else:  # the object store is small, since texts do not pass through it
             ray.init("local", num_cpus=usable_cores(), include_dashboard=False, object_store_memory=2**27,
-                     logging_level="error", _node_ip_address="127.0.0.1")  # fmt: skip
+                     logging_level="error")  # fmt: skip
     except (ConnectionError, ValueError) as e:
         raise PredictorError(f"--address {args.address}: {one_line(e)}") from None
     unit = "GPU" if args.device == "gpu" else "CPU"
@@ -189,9 +199,9 @@ def predict_blocks(args, todo, bar, *arguments):
     Raises:
         PredictorError: what stopped an actor; what was done before stays done.
     """
-    import ray.data
-
     actors = min(start_ray(args), len(todo))
+    import ray.data  # after start_ray has set Ray's environment
+
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it has a line for each data set, and bars of its own
     ray.data.DataContext.get_current().enable_progress_bars = False
     # The rows of this data set are blocks of the input. An actor that dies is started again, and its block repeated.
@@ -226,7 +236,7 @@ def main():
     source, files = blocks.find_files(args.input)
     is_parquet = files[0].path.endswith(".parquet")
     args.output_format = args.output_format or ("parquet" if is_parquet else "jsonl")
-    plan = blocks.split_files(source, files, args.block_size * 2**20, columns)
+    plan = blocks.split_files(source, files, args.block_size * 2**10, columns)
     fields, schema = blocks.answer_fields(task, args.on_error == "column", args.answer_prefix), None
     if plan:
         table, rows = blocks.read_block(source, plan[0], task, columns)
