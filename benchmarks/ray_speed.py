@@ -55,6 +55,7 @@ RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 GROWTH = 0.10
+SAMPLE = 5  # seconds between two looks at the memory
 
 
 class Bench:
@@ -106,7 +107,7 @@ class Bench:
 
         Args:
             cluster: the process whose children are Ray's.
-            kills: of "worker" and "driver"; the first comes after a quarter of the blocks, the second after half.
+            kills: () or ("worker", "driver"): killed after a quarter and after half of the blocks.
         """
         arguments = ["--input", self.input, "--output", self.folder / output, "--address", address]
         arguments += ["--actors", self.actors, "--block_size", self.args.block_size]
@@ -117,15 +118,17 @@ class Bench:
             while driver.poll() is None:
                 done = len(list(self.folder.glob(f"{output}/_done/*.json")))
                 bar.update(done - bar.n)
-                workers, megabytes = memory_of(cluster, driver)
-                samples.append({"seconds": time.perf_counter() - start, "done": done / total, "MB": megabytes})
-                if kills and done >= total * (0.5 if kills[0] == "driver" else 0.25) and workers:
-                    if kills.pop(0) == "worker":
-                        workers[0].kill()
-                    else:
-                        driver.kill()
-                        driver.wait()
-                        driver = self.start("infer_ray.py", *arguments, log="infer_ray.log")
+                seconds = time.perf_counter() - start
+                if seconds >= SAMPLE * len(samples):  # seldom, since it takes milliseconds per process
+                    samples.append({"seconds": seconds, "done": done / total, "MB": memory_of(cluster, driver)})
+                if kills == ["driver"] and done >= total / 2:
+                    driver.kill()
+                    driver.wait()
+                    driver = self.start("infer_ray.py", *arguments, log="infer_ray.log")
+                    kills = []
+                elif len(kills) == 2 and done >= total / 4 and (workers := workers_of(cluster)):
+                    workers[0].kill()
+                    kills = ["driver"]
                 time.sleep(0.5)
         self.finish(driver, "infer_ray.log")
         if kills:
@@ -153,15 +156,23 @@ def lines_of(paths):
             yield from map(json.loads, f)
 
 
+def workers_of(cluster):
+    """The processes of Ray's actors."""
+    found = []
+    for process in psutil.Process(cluster.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "BlockPredictor" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def memory_of(cluster, driver):
-    """(Ray's actors, proportional set size of the driver and of all processes of the cluster in MB)."""
-    workers, total = [], 0
+    """Proportional set size of the driver and of all processes of the cluster, in MB."""
+    total = 0
     for process in [psutil.Process(driver.pid), *psutil.Process(cluster.pid).children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
             total += process.memory_full_info().pss
-            if "BlockPredictor" in " ".join(process.cmdline()):
-                workers.append(process)
-    return workers, total / 10**6
+    return total / 10**6
 
 
 def growth_of(samples):
@@ -208,7 +219,7 @@ def main():
                 times["infer_cpu.py"].append(bench.direct())
                 seconds, samples = bench.ray(address, cluster, f"round_{number}")
                 times["infer_ray.py"].append(seconds)
-            killed, killed_samples = bench.ray(address, cluster, "killed", ["worker", "driver"])
+            killed, killed_samples = bench.ray(address, cluster, "killed", ("worker", "driver"))
         checks = {name: bench.compare(name) for name in (f"round_{args.rounds - 1}", "killed")}
 
     speeds = {name: args.texts / statistics.median(found) for name, found in times.items()}

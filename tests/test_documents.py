@@ -218,7 +218,7 @@ def parse(program, arguments):
 
 # Programs that are not the project's own.
 OTHERS = {"printf", "cat", "cd", "cp", "mkdir", "head", "echo", "ls", "curl", "git", "docker", "visualdl", "scp",
-          "kubectl", "tail", ".", "promtool"}  # fmt: skip
+          "kubectl", "tail", ".", "promtool", "ray"}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "bash")], ids=str)
