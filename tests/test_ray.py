@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import psutil
@@ -38,18 +39,18 @@ sys.stdin.read()
 
 
 @pytest.fixture(scope="module")
-def address():
-    """Of a Ray with room for two actors."""
+def ray():
+    """A Ray with room for two actors: its address, and the process whose descendants it is."""
     if not PYTHON.exists() or not list(PYTHON.parent.parent.glob("ready-*")):
         pytest.skip(f"there is no environment for Ray at {PYTHON.parent.parent}; `make ray` says why")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([str(PYTHON), "-c", HEAD], env=ENVIRONMENT, text=True, **pipes) as head:
-        yield head.stdout.readline().strip()
+        yield types.SimpleNamespace(address=head.stdout.readline().strip(), process=psutil.Process(head.pid))
 
 
-def start(address, *arguments):
+def start(ray, *arguments):
     return subprocess.Popen(
-        [str(PYTHON), "infer_ray.py", *map(str, arguments), "--address", address, "--num_threads", "1"],
+        [str(PYTHON), "infer_ray.py", *map(str, arguments), "--address", ray.address, "--num_threads", "1"],
         cwd=PREDICTOR,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -58,9 +59,9 @@ def start(address, *arguments):
     )
 
 
-def infer(address, *arguments):
+def infer(ray, *arguments):
     """(exit status, what is printed) of infer_ray.py."""
-    with start(address, *arguments) as process:
+    with start(ray, *arguments) as process:
         output, _ = process.communicate()
     return process.returncode, output
 
@@ -81,7 +82,7 @@ def write_lines(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_json_lines_and_text(address, exported, tmp_path):
+def test_json_lines_and_text(ray, exported, tmp_path):
     """A folder and a pattern in, JSON lines out; broken rows are kept, with what is wrong with them."""
     model, texts, answers = exported("tnews")
     rows = [{"id": i, "text": text, "more": {"of": [i]}} for i, text in enumerate(texts)]
@@ -92,10 +93,10 @@ def test_json_lines_and_text(address, exported, tmp_path):
         f.write('{"text": \n\n')
     (tmp_path / "b.txt").write_text("\n".join(texts[40:]) + "\n" + texts[0] * 99, encoding="utf-8")
     flags = ("--on_error", "column", "--block_size", "2", "--max_seq_length", "64")
-    status, output = infer(address, "--model_path", model, "--output", tmp_path / "out", *flags,
+    status, output = infer(ray, "--model_path", model, "--output", tmp_path / "out", *flags,
                            "--input", tmp_path / "in", tmp_path / "*.txt")  # fmt: skip
     assert status == 0, output
-    assert f"{len(texts) + 7:,} texts in" in output and "6 with an error" in output
+    assert f"{len(texts) + 7} texts (6 with an error)" in output
     assert "1 text is longer than 64 tokens" in output
     found = rows_of(tmp_path / "out")
     good = [{**row, **answer, "error": None} for row, answer in zip(rows, answers)]
@@ -127,13 +128,13 @@ def call_here(arguments):
 
 
 @pytest.mark.parametrize("dataset", ["msra_ner", "cmrc2018"])
-def test_parquet_from_json_lines(dataset, address, exported, tmp_path):
+def test_parquet_from_json_lines(dataset, ray, exported, tmp_path):
     model, items, answers = exported(dataset)
     items, answers = items[:40], answers[:40]
     names = ("question", "context") if dataset == "cmrc2018" else ("text",)
     rows = [dict(zip(names, item if isinstance(item, tuple) else (item,))) | {"n": i} for i, item in enumerate(items)]
     write_lines(tmp_path / "in.jsonl", rows)
-    status, output = infer(address, "--model_path", model, "--output", tmp_path / "out", "--output_format", "parquet",
+    status, output = infer(ray, "--model_path", model, "--output", tmp_path / "out", "--output_format", "parquet",
                            "--input", tmp_path / "in.jsonl", "--answer_prefix", "new_")  # fmt: skip
     assert status == 0, output
     answers = [{"entities": answer} if isinstance(answer, list) else answer for answer in answers]
@@ -141,7 +142,7 @@ def test_parquet_from_json_lines(dataset, address, exported, tmp_path):
     assert_same(rows_of(tmp_path / "out"), expected)
 
 
-def test_killed_worker_and_killed_driver(address, exported, tmp_path):
+def test_killed_worker_and_killed_driver(ray, exported, tmp_path):
     model, texts, answers = exported("tnews")
     number = 20_000
     rows = [{"id": i, "sentence": texts[i % len(texts)], "label": "mine"} for i in range(number)]
@@ -150,7 +151,7 @@ def test_killed_worker_and_killed_driver(address, exported, tmp_path):
     # Dictionary encoding leaves little of texts that recur: a block of 1 KiB has some hundred rows.
     flags = ("--model_path", model, "--input", tmp_path / "in.parquet", "--output", out, "--text_column", "sentence",
              "--answer_prefix", "predicted_", "--block_size", 1)  # fmt: skip
-    driver = start(address, *flags)
+    driver = start(ray, *flags)
 
     def wait_for_marks(count):
         while len(list(marks.glob("*.json"))) < count:
@@ -158,8 +159,8 @@ def test_killed_worker_and_killed_driver(address, exported, tmp_path):
             time.sleep(0.01)
 
     def workers():
-        found = [p for p in psutil.process_iter(["cmdline"]) if "BlockPredictor" in " ".join(p.info["cmdline"] or ())]
-        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+        lines = {p: p.as_dict(["cmdline"])["cmdline"] for p in ray.process.children(recursive=True)}
+        return [p for p, line in lines.items() if "BlockPredictor" in " ".join(line or ())]  # None: it has just died
 
     wait_for_marks(3)
     workers()[0].kill()
@@ -169,7 +170,7 @@ def test_killed_worker_and_killed_driver(address, exported, tmp_path):
     done = len(list(marks.glob("*.json")))
     assert not (out / "_SUCCESS").exists()
     (out / ".in-00000000-000000.parquet.1234.part").touch()  # of a worker that was killed while it wrote
-    status, output = infer(address, *flags)
+    status, output = infer(ray, *flags)
     assert status == 0 and "blocks are done already" in output, output
     assert int(output.split(" of ")[0].split()[-1]) >= done - 2
     found = rows_of(out)
@@ -180,9 +181,9 @@ def test_killed_worker_and_killed_driver(address, exported, tmp_path):
     assert not list(out.glob(".*.part"))
 
 
-def test_a_broken_row_stops_the_job(address, exported, tmp_path):
+def test_a_broken_row_stops_the_job(ray, exported, tmp_path):
     write_lines(tmp_path / "in.jsonl", [{"text": "书"}] * 200 + [{"text": ""}])
-    status, output = infer(address, "--model_path", exported("tnews")[0], "--input", tmp_path / "in.jsonl",
+    status, output = infer(ray, "--model_path", exported("tnews")[0], "--input", tmp_path / "in.jsonl",
                            "--output", tmp_path / "out", "--block_size", 1)  # fmt: skip
     assert status == 1 and "Traceback" not in output
     assert f"infer_ray.py: error: {tmp_path}/in.jsonl line 201: `text` is empty (--on_error column keeps" in output
@@ -218,7 +219,8 @@ def test_what_is_wrong_is_said_before_ray_starts(exported, tmp_path):
     )
     check(2, "has a column `label`, too: --answer_prefix", texts)
     check(2, "on a CPU choose auto, fp32, bf16, int8", texts, "--precision_mode", "fp16")
-    check(2, "holds files of --input", tmp_path / "full", output="full")
+    check(2, "overlap", tmp_path / "full", output="full")
+    check(2, "overlap", tmp_path / "full", output="full/out")
     check(1, "No module named 'ray'; pip install -r", texts, "--answer_prefix", "new_")
     # What the job was is kept; another one does not mix with it.
     (tmp_path / "out" / "a-00000000-000000.jsonl").touch()

@@ -8,12 +8,10 @@ Input is Parquet, JSON lines or text: files, folders or patterns. Rows keep thei
 with the same command. README_ray.md describes it.
 """
 
-import json
 import logging
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 try:
@@ -30,22 +28,10 @@ from ernie_predictor.predictor import check_exported, precision_of
 
 COLUMNS = ("text", "text_pair", "question", "context")
 # Flags that are arguments of ErniePredictor.
-OPTIONS = (
-    "device",
-    "backend",
-    "precision_mode",
-    "batch_size",
-    "num_threads",
-    "max_seq_length",
-    "tokenizer",
-    "cache_dir",
-)
+MODEL_OPTIONS = ("device", "backend", "precision_mode", "num_threads", "max_seq_length", "tokenizer", "cache_dir")
 # Flags and files that decide what the predictions are and how they are written.
 SETTINGS = ("precision_mode", "on_error", "answer_prefix", "block_size", "output_format")
 MODEL = ("config.json", "vocab.txt", "model.onnx", "model.pdiparams", "int8.pdiparams")
-COUNTS = ("texts", "errors", "truncated")
-# In the output folder. Programs that read a folder pass over names that begin with _.
-JOB, DONE, SUCCESS = "_job.json", "_done", "_SUCCESS"
 
 
 def parse_args():
@@ -98,10 +84,10 @@ def text_columns(args, task):
 class BlockPredictor:
     """A Ray actor. It opens the model once; each call predicts one block and writes its file."""
 
-    def __init__(self, args, columns, fields, schema, source, sink, folder):
+    def __init__(self, args, columns, fields, schema, source, output):
         self.args, self.columns, self.fields, self.schema = args, columns, fields, schema
-        self.source, self.sink, self.folder = source, sink, folder
-        options = {name: getattr(args, name) for name in OPTIONS}
+        self.source, self.output = source, output
+        options = {name: getattr(args, name) for name in (*MODEL_OPTIONS, "batch_size")}
         try:
             self.predictor, self.fault = ErniePredictor(args.model_path, args.task_name, **options), None
         except (PredictorError, ImportError) as e:  # raised here, the message would be lost in Ray's traceback
@@ -109,17 +95,17 @@ class BlockPredictor:
 
     def __call__(self, batch):
         block = blocks.Block(*(batch[name][0] for name in blocks.Block._fields))
-        result = {**dict.fromkeys(COUNTS, 0), "fault": "", "status": 0}
+        texts, fault, status = 0, "", 0
         try:
             if self.fault:
                 raise self.fault
-            result |= self.predict(block)
+            texts = self.predict(block)
         except (PredictorError, ImportError, OSError) as e:
-            result |= {"fault": str(e), "status": 2 if isinstance(e, UsageError) else 1}
-        return {name: [value] for name, value in result.items()}
+            fault, status = str(e), 2 if isinstance(e, UsageError) else 1
+        return {"texts": [texts], "fault": [fault], "status": [status]}
 
     def predict(self, block):
-        """Writes a block's predictions, then marks it as done; returns its counts."""
+        """Writes the predictions of a block; returns how many rows it has."""
         args, task = self.args, self.predictor.task
         truncated = task.truncated
         table, rows = blocks.read_block(self.source, block, task, self.columns)
@@ -137,32 +123,8 @@ class BlockPredictor:
         predicted = iter(self.predictor.predict(pairs))  # of the rows without an error, in their order
         answers = [{"error": error} if error else next(predicted) for error in errors]
         content = blocks.render(args.output_format, table, rows, answers, self.columns, self.fields, self.schema)
-        blocks.write_file(self.sink, f"{self.folder}/{block.name}.{args.output_format}", content)
-        counts = dict(zip(COUNTS, (len(rows), len(rows) - len(pairs), task.truncated - truncated)))
-        blocks.write_file(self.sink, f"{self.folder}/{DONE}/{block.name}.json", json.dumps(counts).encode())
-        return counts
-
-
-def check_job(sink, folder, job):
-    """Writes what the job is into its output folder, or compares it with what an earlier run has written there.
-
-    Raises:
-        PredictorError: the folder holds predictions of another job, or other files.
-    """
-    path = f"{folder}/{JOB}"
-    if blocks.list_files(sink, folder):
-        if not sink.get_file_info(path).is_file:
-            raise PredictorError(f"--output {folder} holds other files; name another folder")
-        old = json.loads(blocks.read_file(sink, path))
-        for name, value in job["settings"].items():
-            if (was := old["settings"].get(name)) != value:
-                raise PredictorError(
-                    f"{path} is of another job, with {name} {was!r}, not {value!r}; name another --output"
-                )
-        for name, state in old["files"].items():
-            if job["files"].get(name) != state:
-                raise PredictorError(f"{name} has changed or is gone since {path} was written; name another --output")
-    blocks.write_file(sink, path, json.dumps(job, ensure_ascii=False, indent=1).encode())
+        self.output.write(block, content, (len(rows), len(rows) - len(pairs), task.truncated - truncated))
+        return len(rows)
 
 
 def start_ray(args):
@@ -245,43 +207,28 @@ def main():
             schema = blocks.infer_schema(rows, columns)
 
     # Start the job, or resume it.
-    sink, folder = blocks.open_path(args.output)
-    if any(file.path.startswith(f"{folder}/") for file in files):
-        raise UsageError(f"--output {args.output} holds files of --input; name another folder")
-    settings = {name: getattr(args, name) for name in SETTINGS} | {
-        "columns": columns.names,
-        "max_seq_length": task.max_seq_length,
-        "model": {
-            path.name: file_hash(path) for path in sorted(Path(args.model_path).glob("*.*")) if path.name in MODEL
-        },
-        "schema": schema and str(schema),
-    }
-    blocks.make_folder(sink, f"{folder}/{DONE}")
-    check_job(sink, folder, {"settings": settings, "files": {f.path: [f.size, f.mtime_ns] for f in files}})
-    done = blocks.names_in(sink, folder) & blocks.names_in(sink, f"{folder}/{DONE}")
-    todo = [block for block in plan if block.name not in done]
-    say = f"{os.path.basename(sys.argv[0])}:"
-    if len(todo) < len(plan):
-        print(f"{say} {len(plan) - len(todo)} of {len(plan)} blocks are done already", file=sys.stderr)
+    output = blocks.OutputFolder(args.output, args.output_format)
+    inside = [name for name in args.input if f"{output.path}/".startswith(f"{blocks.open_path(name)[1]}/")]
+    if inside or any(file.path.startswith(f"{output.path}/") for file in files):
+        raise UsageError(f"--output {args.output} and --input overlap; name another folder")
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    settings |= {"columns": columns.names, "max_seq_length": task.max_seq_length, "schema": schema and str(schema)}
+    model_files = [path for path in (Path(args.model_path, name) for name in MODEL) if path.is_file()]
+    settings["model"] = {path.name: file_hash(path) for path in model_files}
+    output.start({"settings": settings, "files": {file.path: [file.size, file.mtime_ns] for file in files}})
+    todo, say = output.missing(plan), f"{os.path.basename(sys.argv[0])}:"
+    done = len(plan) - len(todo)
+    if done:
+        print(f"{say} {done} of {len(plan)} blocks are done already", file=sys.stderr)
     if todo:
-        hidden = not sys.stderr.isatty()
-        with tqdm(total=len(plan), initial=len(plan) - len(todo), unit=" blocks", disable=hidden) as bar:
-            predict_blocks(args, todo, bar, columns, fields, schema, source, sink, folder)
+        with tqdm(total=len(plan), initial=done, unit=" blocks", disable=not sys.stderr.isatty()) as bar:
+            predict_blocks(args, todo, bar, columns, fields, schema, source, output)
 
     # Count what all runs of this job have done.
-    done = blocks.names_in(sink, folder) & blocks.names_in(sink, f"{folder}/{DONE}")
-    if lost := [block.name for block in plan if block.name not in done]:
-        raise PredictorError(
-            f"{args.output} lacks {len(lost)} files that nodes of the cluster have written; is it shared?"
-        )
-    blocks.remove_parts(sink, folder)
-    blocks.write_file(sink, f"{folder}/{SUCCESS}", b"")
-    with ThreadPoolExecutor(blocks.PARALLEL) as pool:
-        marks = pool.map(lambda block: json.loads(blocks.read_file(sink, f"{folder}/{DONE}/{block.name}.json")), plan)
-        texts, errors, task.truncated = map(sum, zip([0] * 3, *([mark[name] for name in COUNTS] for mark in marks)))
-    print(
-        f"{say} {texts:,} texts in {len(plan):,} files under {args.output}; {errors:,} with an error", file=sys.stderr
-    )
+    if lost := output.missing(plan):
+        raise PredictorError(f"{args.output} lacks {len(lost)} files that other nodes have written; is it shared?")
+    texts, errors, task.truncated = output.finish(plan)
+    print(f"{say} {texts:,} texts ({errors:,} with an error); files in {args.output}: {len(plan):,}", file=sys.stderr)
     if summary := task.truncation_summary():
         print(f"{say} {summary}", file=sys.stderr)
 

@@ -150,16 +150,6 @@ def split_file(filesystem, info, size, columns):
     ]
 
 
-def make_folder(filesystem, path):
-    if filesystem.type_name not in OBJECT_STORES:  # which have no folders
-        filesystem.create_dir(path, recursive=True)
-
-
-def names_in(filesystem, folder):
-    """The names, without endings, of a folder's files; see `list_files`."""
-    return {os.path.splitext(info.base_name)[0] for info in list_files(filesystem, folder)}
-
-
 def write_file(filesystem, path, content):
     """Writes a file atomically."""
     if filesystem.type_name in OBJECT_STORES:
@@ -173,16 +163,80 @@ def write_file(filesystem, path, content):
         filesystem.move(part, path)
 
 
-def remove_parts(filesystem, folder):
-    """Removes what `write_file` has left in a folder and those below where it was killed."""
-    for info in filesystem.get_file_info(pa.fs.FileSelector(folder, recursive=True)):
-        if info.base_name.startswith(".") and info.base_name.endswith(".part"):
-            filesystem.delete_file(info.path)
+class OutputFolder:
+    """Where blocks become files, and what tells which of them are complete.
 
+    A block is done when both its file and its mark in `_done/` are there. `_job.json` says what the files were made
+    with; `_SUCCESS`, that all blocks are done. Programs that read such a folder pass over names that begin with _.
 
-def read_file(filesystem, path):
-    with filesystem.open_input_file(path) as f:
-        return f.read()
+    Args:
+        name: a path or URI.
+        ending: of the blocks' files.
+    """
+
+    COUNTS = ("texts", "errors", "truncated")
+
+    def __init__(self, name, ending):
+        self.filesystem, self.path = open_path(name)
+        self.name, self.ending = name, ending
+
+    def start(self, job):
+        """Writes what the job is, or compares it with what an earlier run has written.
+
+        Args:
+            job: {"settings": {name: value}, "files": {input file: its state}}.
+
+        Raises:
+            PredictorError: the folder holds files of another job, or of something else.
+        """
+        if self.filesystem.type_name not in OBJECT_STORES:  # which have no folders
+            self.filesystem.create_dir(f"{self.path}/_done", recursive=True)
+        path = f"{self.path}/_job.json"
+        if list_files(self.filesystem, self.path):
+            if not self.filesystem.get_file_info(path).is_file:
+                raise PredictorError(f"--output {self.name} holds other files; name another folder")
+            old = json.loads(self.read("_job.json"))
+            for name, value in job["settings"].items():
+                if (was := old["settings"].get(name)) != value:
+                    raise PredictorError(
+                        f"{path} is of another job, with {name} {was!r}, not {value!r}; name another --output"
+                    )
+            for name, state in old["files"].items():
+                if job["files"].get(name) != state:
+                    raise PredictorError(
+                        f"{name} has changed or is gone since {path} was written; name another --output"
+                    )
+        write_file(self.filesystem, path, json.dumps(job, ensure_ascii=False, indent=1).encode())
+        if self.filesystem.get_file_info(f"{self.path}/_SUCCESS").is_file:
+            self.filesystem.delete_file(f"{self.path}/_SUCCESS")
+
+    def read(self, name):
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as f:
+            return f.read()
+
+    def write(self, block, content, counts):
+        """Writes a block's file, in bytes, then its mark: `counts` are the values of COUNTS."""
+        write_file(self.filesystem, f"{self.path}/{block.name}.{self.ending}", content)
+        mark = json.dumps(dict(zip(self.COUNTS, counts))).encode()
+        write_file(self.filesystem, f"{self.path}/_done/{block.name}.json", mark)
+
+    def missing(self, blocks):
+        """The blocks that are not done."""
+        files, marks = (
+            {os.path.splitext(info.base_name)[0] for info in list_files(self.filesystem, folder)}
+            for folder in (self.path, f"{self.path}/_done")
+        )
+        return [block for block in blocks if block.name not in files & marks]
+
+    def finish(self, blocks):
+        """Writes `_SUCCESS`; returns the sums of COUNTS over all blocks."""
+        for info in self.filesystem.get_file_info(pa.fs.FileSelector(self.path, recursive=True)):
+            if info.base_name.startswith(".") and info.base_name.endswith(".part"):  # of a worker that was killed
+                self.filesystem.delete_file(info.path)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            marks = [json.loads(mark) for mark in pool.map(lambda b: self.read(f"_done/{b.name}.json"), blocks)]
+        write_file(self.filesystem, f"{self.path}/_SUCCESS", b"")
+        return [sum(mark[name] for mark in marks) for name in self.COUNTS]
 
 
 # ---------------------------------------------------------------------------------------------------------- rows
