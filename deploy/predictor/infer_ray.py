@@ -10,6 +10,7 @@ with the same command. README_ray.md describes it.
 
 import logging
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -137,12 +138,17 @@ def start_ray(args):
 
     try:
         if args.address:
+            host, _, port = args.address.rpartition(":")
+            if host and "/" not in host:  # Ray tries for minutes to reach an address at which nothing listens
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(args.address, logging_level="error")
         else:  # the object store is small, since texts do not pass through it
             ray.init("local", num_cpus=usable_cores(), include_dashboard=False, object_store_memory=2**27,
                      logging_level="error")  # fmt: skip
-    except (ConnectionError, ValueError) as e:
-        raise PredictorError(f"--address {args.address}: {one_line(e)}") from None
+    except (OSError, ValueError) as e:
+        raise PredictorError(
+            f"Ray {'at ' + args.address if args.address else 'on this machine'}: {one_line(e)}"
+        ) from None
     unit = "GPU" if args.device == "gpu" else "CPU"
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get(unit, 0) >= 1]
