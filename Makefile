@@ -32,7 +32,7 @@ PEERS_READY := $(PEERS_VENV)/ready-$(call stamp,$(PEERS_LIST))
 BENCH ?= compression_speed predictor_speed tokenizer_fuzz serving_load
 QUICK := benchmarks/results/quick
 
-# So has Ray, whose packages need a newer pyarrow.
+# Ray's packages need a newer pyarrow than Paddle's set takes.
 RAY_VENV := .venv-ray$(VERSION)
 RAY_LOCK := deploy/predictor/requirements_ray.lock.txt
 RAY_READY := $(RAY_VENV)/ready-$(call stamp,$(RAY_LOCK))
@@ -97,6 +97,7 @@ $(TRITON_READY):
 $(PEERS_READY):
 	@rm -f $(PEERS_VENV)/ready-*
 	@.ci/environment $(PEERS_VENV) "$(or $(PYTHON),$(shell command -v python3.11 || command -v python3.12))" $(PEERS_LIST)
+	@touch $@
 
 $(RAY_READY):
 	@rm -f $(RAY_VENV)/ready-*
