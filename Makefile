@@ -24,7 +24,7 @@ DEV_READY := $(VENV)/ready-dev-$(call stamp,requirements-dev.txt)
 TRITON_VENV := .venv-triton$(VERSION)
 TRITON_LOCK := deploy/triton_serving/requirements_pytriton.lock.txt
 TRITON_READY := $(TRITON_VENV)/ready-$(call stamp,$(TRITON_LOCK))
-# So has Ray, whose packages need a newer pyarrow.
+# Ray's packages need a newer pyarrow than Paddle's set takes.
 RAY_VENV := .venv-ray$(VERSION)
 RAY_LOCK := deploy/predictor/requirements_ray.lock.txt
 RAY_READY := $(RAY_VENV)/ready-$(call stamp,$(RAY_LOCK))
@@ -76,8 +76,6 @@ triton: $(TRITON_READY) ## Make the environment in which Triton runs without a c
 ray: $(RAY_READY) ## Make the environment in which Ray Data runs
 
 peers: $(PEERS_READY) ## Make the environment of benchmarks/peers.py: PyTorch, Optimum and others
-
-ray: $(RAY_READY) ## Make the environment in which Ray Data runs
 
 lint: $(DEV_READY) ## Check style, formatting, and the types of deploy/
 	$(PY) -m ruff check .
