@@ -36,14 +36,6 @@ PEERS_READY := $(PEERS_VENV)/ready-$(call stamp,$(PEERS_LIST))
 BENCH ?= compression_speed predictor_speed tokenizer_fuzz serving_load
 QUICK := benchmarks/results/quick
 
-<<<<<<< HEAD
-=======
-# Ray's packages need a newer pyarrow than Paddle's set takes.
-RAY_VENV := .venv-ray$(VERSION)
-RAY_LOCK := deploy/predictor/requirements_ray.lock.txt
-RAY_READY := $(RAY_VENV)/ready-$(call stamp,$(RAY_LOCK))
-
->>>>>>> ray
 .PHONY: help quickstart test bench triton ray peers lint format lock clean
 
 help: ## Show this list
