@@ -1,18 +1,17 @@
-"""How cost grows: time and memory against the number of texts, their length, clients of a server, and processes.
+"""How cost grows: time and memory against the number of texts, their length, and clients of a server.
 
 python benchmarks/growth.py --data_dir DIR --vocab_file FILE --output benchmarks/results/growth.json
 python benchmarks/growth.py --quick                    a look in two or three minutes, on the sample data
-python benchmarks/growth.py --parts clients            one of the four
+python benchmarks/growth.py --parts clients            one of the three
 
 - texts: infer_cpu.py, a file in and a file out, 100 to 1,000,000 headlines of TNEWS; --small_arch in INT8.
 - lengths: infer_cpu.py on texts of exactly 16 to 512 tokens; --arch in INT8.
 - clients: server_seq_cls.py, 1 to 256 clients that each send one headline, wait for the answer and send the next.
-- processes: run_seq_cls.py on TNEWS, alone and under paddle.distributed.launch with two processes; --small_arch.
 
 Weights are random, which changes no speed. Seconds are those of whole processes, with their start; memory is the most
-that a process held (of several, the largest). Parts take turns, --rounds times; the figures are medians. The program
-fits a straight line and says how far the figures are from it. --output is written after every measurement: the same
-command goes on from there.
+that a process held. Parts take turns, --rounds times; the figures are medians. The program fits a straight line and
+says how far the figures are from it. --output is written after every measurement: the same command resumes.
+training_growth.py does the same for the processes of a training.
 """
 
 import sys
@@ -43,10 +42,9 @@ SIZES = {
     "texts": [100, 1_000, 10_000, 100_000, 1_000_000],
     "lengths": [16, 32, 64, 128, 256, 384, 512],
     "clients": [1, 2, 4, 8, 16, 32, 64, 128, 256],
-    "processes": [1, 2],
 }
-QUICK = {"texts": [100, 1_000, 10_000], "lengths": [16, 64, 256], "clients": [1, 4, 16], "processes": [1, 2]}
-UNITS = {"texts": "texts", "lengths": "tokens", "clients": "clients", "processes": "processes"}
+QUICK = {"texts": [100, 1_000, 10_000], "lengths": [16, 64, 256], "clients": [1, 4, 16]}
+UNITS = {"texts": "texts", "lengths": "tokens", "clients": "clients"}
 STRAIGHT = 0.10  # of the measured value: the largest deviation from a straight line that is called one
 FLAT = 0.10  # growth of memory over the upper half of the sizes that is called none
 
@@ -187,25 +185,6 @@ class Bench:
             "megabytes": megabytes,
         }
 
-    def processes(self, number):
-        self.model(self.args.small_arch)
-        with tempfile.TemporaryDirectory(dir=self.folder) as output:
-            launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", number, "--log_dir", f"{output}/log"]
-            command = [sys.executable, *(launch if number > 1 else []), ROOT / "run_seq_cls.py", "--do_train"]
-            command += ["--model_name_or_path", self.folder / self.args.small_arch / "pretrained", "--dataset", "tnews"]
-            command += ["--data_dir", os.path.abspath(self.args.data_dir), "--output_dir", output]
-            # The same number of texts, shared by the processes.
-            command += ["--max_steps", (8 if self.args.quick else 160) // number, "--max_seq_length", 128]
-            command += ["--per_device_train_batch_size", 32]
-            command += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--evaluation_strategy", "no"]
-            found = self.run(command)
-            trained = json.loads(Path(output, "tnews", "train_results.json").read_text(encoding="utf-8"))
-        return {
-            "seconds": trained["train_runtime"],
-            "samples_per_second": trained["train_samples_per_second"],
-            "megabytes": found["megabytes"],
-        }
-
 
 def summaries(bench):
     """{part: its rows, medians of the rounds, and what they say of growth}, for the parts that are complete."""
@@ -239,11 +218,6 @@ def verdict(part, summary):
     """In a sentence or two, for the documents."""
     rows, found = summary["rows"], summary["growth"]
     unit, text = UNITS[part], []
-    if part == "processes":
-        one, more = rows[0], rows[-1]
-        speed, memory = (more[name] / one[name] for name in ("samples_per_second", "megabytes"))
-        text.append(f"{more['size']} processes train {speed:.2f} times as fast as one, and each holds {memory:.2f} "
-                    "times as much memory")  # fmt: skip
     if "line" in found:
         start, slope = found["line"]["coefficients"]
         line = f"{start:.3g} s + {1000 * slope:.3g} ms x {unit}: "
@@ -283,12 +257,6 @@ COLUMNS = {
         "p99, ms": lambda row: f"{1000 * row['p99_seconds']:.1f}",
         "Memory, MB": lambda row: f"{row['megabytes']:.0f}",
     },
-    "processes": {
-        "Processes": lambda row: row["size"],
-        "Seconds (least to most)": lambda row: seconds_of(row),
-        "Samples/s": lambda row: f"{row['samples_per_second']:.1f}",
-        "Peak memory of the largest, MB": lambda row: f"{row['megabytes']:.0f}",
-    },
 }
 
 
@@ -303,9 +271,9 @@ def tables(args, about, parts):
     yield f"{args.threads} threads, {found['cores']} cores of {found['processor']}; {packages}; "
     yield f"Python {found['python']}; medians of {args.rounds} rounds\n"
     for part, summary in parts.items():
-        arch = args.small_arch if part in ("texts", "processes") else args.arch
+        arch = args.small_arch if part == "texts" else args.arch
         more = f", {summary['rows'][0]['texts']} texts" if part == "lengths" else ""
-        yield f"\n{part}, ERNIE 3.0-{arch}, {'FP32, training' if part == 'processes' else 'INT8'}{more}\n\n"
+        yield f"\n{part}, ERNIE 3.0-{arch}, INT8{more}\n\n"
         yield f"| {' | '.join(COLUMNS[part])} |\n{'|---' * len(COLUMNS[part])}|\n"
         for row in summary["rows"]:
             yield f"| {' | '.join(str(cell(row)) for cell in COLUMNS[part].values())} |\n"
@@ -315,13 +283,19 @@ def tables(args, about, parts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--parts", nargs="+", metavar="PART", choices=SIZES, default=list(SIZES), help="texts, lengths, clients, "
-        "processes (default: all)")  # fmt: skip
+    add(
+        "--parts",
+        nargs="+",
+        metavar="PART",
+        choices=SIZES,
+        default=list(SIZES),
+        help="texts, lengths, clients (default: all)",
+    )
     add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has tnews/ and iflytek/dev.json")
     vocab = str(ROOT / "examples" / "model" / "vocab.txt")
     add("--vocab_file", metavar="FILE", type=existing_file, default=vocab, help="vocabulary")
     add("--arch", help="of examples/make_model.py, for lengths and clients (default: medium, with --quick sample)")
-    add("--small_arch", default="sample", help="for texts and processes")
+    add("--small_arch", default="sample", help="for texts")
     add("--threads", metavar="N", type=positive, default=2, help="of the predictor and the server")
     add("--seconds", metavar="N", type=positive, default=10, help="of each measurement of a server")
     add("--rounds", metavar="N", type=positive, help="turns of each measurement (default: 3, with --quick 1)")
