@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PREDICTOR = ROOT / "deploy" / "predictor"
 sys.path.insert(0, str(ROOT))
 
+# The workers of pytest-xdist share the cores. Two threads each would wait for one another most of the time.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("MKL_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // workers, 1)))
+
 import workarounds  # noqa: F401  before Paddle, whatever a test imports first; makes the predictor's package importable
 
 from ernie.tasks import DATA_SETS
