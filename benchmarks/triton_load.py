@@ -9,10 +9,10 @@ Without --model a folder is made as compress_seq_cls.py writes it, with random w
 Triton and to server_seq_cls.py alike, waits for its answer and sends the next. Clients are a process of their own; the
 servers run one after another, in rounds, and --seconds is the sum of a measurement over all rounds.
 
-"Triton" is one instance that uses all cores, the default of prepare_models.py. Each combination of --instances and
---threads is measured with the largest number of clients. The mean batch is that of Triton's own statistics: texts per
-execution. "Predictor" is `ErniePredictor.predict` on one text at a time. With the defaults there are 13 measurements of
-30 seconds on two cores: about 12 minutes.
+"Triton" is two instances that may both use all cores, the default of prepare_models.py. Each combination of
+--instances and --threads is measured with the largest number of clients. The mean batch is that of Triton's own
+statistics: texts per execution. "Predictor" is `ErniePredictor.predict` on one text at a time. With the defaults there
+are 13 measurements of 30 seconds on two cores: about 12 minutes.
 """
 
 import sys
@@ -115,7 +115,7 @@ class Bench:
         make_repository(args.python, self.model, folder / "off", batching=False)
         self.grid = {}  # {(instances, threads): name of a server}
         for instances, threads in itertools.product(args.instances, args.threads):
-            if (instances, threads) == (1, usable_cores()):
+            if (instances, threads) == (2, usable_cores()):
                 self.grid[instances, threads] = BATCHING
                 continue
             name = f"Triton, instances x threads: {instances} x {threads}"

@@ -200,7 +200,7 @@ def repository(tmp_path_factory, exported):
     for dataset, (name, _) in MODELS.items():
         assert prepare("--model_path", exported(dataset)[0], "--output", folder, "--name", name) == 0
     for dataset in ON_GPU:
-        arguments = ["--device", "gpu", "--precision", "fp32", "--name", f"gpu_{dataset}"]
+        arguments = ["--device", "gpu", "--precision", "fp32", "--name", f"gpu_{dataset}", "--instances", "1"]
         assert prepare("--model_path", exported(dataset)[0], "--output", folder, *arguments) == 0
         network = folder / f"gpu_{dataset}_network"
         (network / "1" / "model.py").write_text(STAND_IN)
@@ -211,13 +211,20 @@ def repository(tmp_path_factory, exported):
             ("optimization {.*", ""),
         )
     # A queue of one request, in front of a model that takes its time.
-    assert prepare("--model_path", exported("cmrc2018")[0], "--output", folder, "--name", "narrow") == 0
+    assert (
+        prepare("--model_path", exported("cmrc2018")[0], "--output", folder, "--name", "narrow", "--instances", 1) == 0
+    )
     edit(folder / "narrow" / "config.pbtxt", ("max_queue_size: 1024", "max_queue_size: 1"))
     # A model that gives no numbers for one character.
     broken = tmp_path_factory.mktemp("broken") / "export"
     shutil.copytree(exported("tnews")[0], broken)
     spoil(broken, "书")
-    assert prepare("--model_path", broken, "--output", folder, "--name", "broken", "--backend", "onnxruntime") == 0
+    assert (
+        prepare(
+            "--model_path", broken, "--output", folder, "--name", "broken", "--backend", "onnxruntime", "--instances", 1
+        )
+        == 0
+    )
     return folder
 
 
@@ -263,6 +270,19 @@ def test_answers_are_the_predictors(dataset, triton, exported):
         time.sleep(0.01)
     assert after.inference_count == before.inference_count + 2 * len(inputs)
     assert after.execution_count - before.execution_count < len(inputs) / 2
+
+
+def test_no_request_is_overlooked(triton):
+    """With one instance, Triton's batcher found one in eight of these only after half a second."""
+
+    def seconds(text):
+        begin = time.perf_counter()
+        triton.ask("ernie_seqcls", ("TEXT",), [text])
+        return time.perf_counter() - begin
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        waits = list(pool.map(seconds, ["北京大学"] * 400))
+    assert sum(wait > 0.45 for wait in waits) < 10, sorted(waits)[-20:]
 
 
 @pytest.mark.parametrize("dataset", MODELS)

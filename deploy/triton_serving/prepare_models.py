@@ -1,7 +1,7 @@
 """Makes a model repository for Triton from a model folder, or adds a model to one.
 
 python prepare_models.py --model_path best_models/tnews/export --output models_tnews
-python prepare_models.py --model_path best_models/msra_ner/export --output models_all --name ner --instances 2
+python prepare_models.py --model_path best_models/msra_ner/export --output models_all --name ner
 python prepare_models.py --model_path best_models/tnews/export --output models_gpu --device gpu --precision fp16
 
 Each model is a folder with everything it needs: the model's files, its Python code and the predictor's package.
@@ -88,9 +88,10 @@ def parse():
     add("--precision", "--precision_mode", metavar="NAME", help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), "
         "fp32, int8; the default for an INT8 folder is int8")  # fmt: skip
     add("--backend", metavar="NAME", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
-    add("--instances", metavar="N", type=positive, default=1, help="processes that run the model in parallel")
-    add("--num_threads", metavar="N", type=int, default=0, help="threads per instance (default: usable cores / "
-        "instances)")  # fmt: skip
+    add("--instances", metavar="N", type=positive, default=2, help="processes that run the model in parallel "
+        "(default: 2; with 1, Triton leaves some requests waiting for half a second)")  # fmt: skip
+    add("--num_threads", metavar="N", type=int, default=0, help="threads per instance (default: the usable cores, "
+        "shared out if there are more than 2 instances)")  # fmt: skip
     add("--max_batch_tokens", metavar="N", type=positive, help="maximum tokens per batch, padding included (default: "
         "4096; on GPUs 16384)")  # fmt: skip
     add("--execution_env", metavar="FILE", help="that pack_environment.sh wrote, by its path on the server")
@@ -130,7 +131,7 @@ def prepare_network(args, task, target):
         shape = {"seq_cls": [len(task.id2label)], "token_cls": [-1, len(task.id2label)], "qa": [-1]}[task.name]
         add_to_config(
             folder,
-            instances(1, "KIND_GPU"),
+            instances(2, "KIND_GPU"),  # see --instances
             *(f'output [ {{ name: "{name}" data_type: TYPE_FP32 dims: {shape} }} ]' for name in OUTPUTS[task.name]),
             accelerator(args, task),
         )

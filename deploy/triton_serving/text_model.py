@@ -67,7 +67,8 @@ class TextModel:
             output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]
         }
         instances = sum(group["count"] for group in config["instance_group"])
-        threads = int(settings["num_threads"]) or max(1, usable_cores() // instances)
+        # Two instances take turns more than they run at once (prepare_models.py says why there are two).
+        threads = int(settings["num_threads"]) or max(1, usable_cores() // max(1, instances // 2))
         if network := settings.get("network"):
             self.task = load_task(folder, self.task_name, num_threads=threads)
             self.model, self.bucket = Network(network, settings["network_outputs"].split(",")), BUCKET
