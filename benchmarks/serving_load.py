@@ -29,6 +29,7 @@ import asyncio
 import collections
 import contextlib
 import importlib.metadata
+import io
 import itertools
 import json
 import os
@@ -52,6 +53,7 @@ UNSORTED = {FP32: f"{FP32}, not sorted", INT8: f"{INT8}, not sorted"}
 TNEWS, MIX = "TNEWS", "5 to 500 tokens"
 LENGTHS = {TNEWS: 128, MIX: 512}
 ROUTE = "/models/ernie_cls"
+PATHS = ("model", "model_fp32", "model_int8", "vocab_file", "data_dir", "python", "output")  # not for the results
 BACK_AFTER = 0.1  # seconds, of a client that was refused
 
 
@@ -483,7 +485,7 @@ def add_flags(add, seconds, warm_up):
     add("--seconds", metavar="N", type=float, default=seconds, help="of each measurement, over all rounds")
     add("--rounds", metavar="N", type=int, default=3, help="turns of each server")
     add("--warm_up", metavar="N", type=float, default=warm_up, help="seconds before each measurement of a round")
-    add("--output", metavar="FILE", help="for all figures, as JSON")
+    add("--output", metavar="FILE", help="for all figures, as JSON; the tables are written beside it, as .md")
 
 
 def run_bench(args, folders, make_bench, print_tables):
@@ -503,9 +505,15 @@ def run_bench(args, folders, make_bench, print_tables):
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             bench.round()
         results = bench.results()
+    tables = io.StringIO()
+    with contextlib.redirect_stdout(tables):
+        print_tables(args, results)
     if args.output:
-        Path(args.output).write_text(json.dumps({"arguments": vars(args), **results}, indent=2), encoding="utf-8")
-    print_tables(args, results)
+        arguments = {name: value for name, value in vars(args).items() if name not in PATHS}
+        path = Path(args.output)
+        path.write_text(json.dumps({"arguments": arguments, **results}, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text(tables.getvalue().lstrip(), encoding="utf-8")
+    print(tables.getvalue(), end="")
 
 
 def main():
