@@ -247,6 +247,70 @@ def triton(repository):
     assert server.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def orphans():
+    """Processes of a killed Triton, which would leave them; each ends itself within 20 seconds, beside other tests."""
+    processes = []
+    yield processes
+    assert not psutil.wait_procs(processes, timeout=120)[1]
+
+
+def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphans):
+    """Two real Tritons behind a real nginx with the shipped configuration: no answer is lost.
+
+    Over HTTP nginx itself asks the other one; over gRPC the client does.
+    """
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    replicas = []
+    for number in range(2):
+        shutil.copytree(repository / "ernie_seqcls", tmp_path / str(number) / "ernie_seqcls")
+        replicas.append(Triton(tmp_path / str(number)))
+    http, grpc = free_port(), free_port()
+    text = (TRITON / "nginx.conf").read_text(encoding="utf-8")
+    for number, replica in enumerate(replicas, start=1):
+        replica.wait()
+        text = text.replace(f"triton-{number}:8000", replica.http.removeprefix("http://"))
+        text = text.replace(f"triton-{number}:8001", replica.grpc)
+    text = text.replace("listen 8000", f"listen 127.0.0.1:{http}").replace("listen 8001", f"listen 127.0.0.1:{grpc}")
+    # Debian's nginx keeps its files where only root may.
+    paths = [f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    text = text.replace("http {", f"http {{ access_log access.log; {' '.join(paths)}", 1)
+    (tmp_path / "nginx.conf").write_text(f"daemon off; pid nginx.pid; error_log error.log; {text}", encoding="utf-8")
+    nginx = subprocess.Popen(["nginx", "-p", tmp_path, "-c", "nginx.conf", "-e", "error.log"], cwd=tmp_path)
+    try:
+        _, texts, expected = exported("tnews")
+        client = load(TRITON / "grpc_client.py").Client(f"127.0.0.1:{grpc}", "ernie_seqcls", "seq_cls")
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"http://127.0.0.1:{http}/v2/health/ready", timeout=60).status_code == 200:
+                    break
+            assert nginx.poll() is None, (tmp_path / "error.log").read_text()
+            time.sleep(0.05)
+        url = f"http://127.0.0.1:{http}/v2/models/ernie_seqcls/infer"
+        with concurrent.futures.ThreadPoolExecutor(16) as pool, concurrent.futures.ThreadPoolExecutor(8) as other:
+            asked = [pool.submit(client.ask, [text]) for text in texts * 4]
+            posted = [
+                other.submit(requests.post, url, json=body_of(("TEXT",), [text]), timeout=60) for text in texts * 2
+            ]
+            while sum(future.done() for future in asked) < len(texts):
+                time.sleep(0.01)
+            assert not asked[-1].done() and not posted[-1].done()
+            orphans += psutil.Process(replicas[0].process.pid).children()
+            replicas[0].process.kill()
+            answers = [future.result()[0] for future in asked]
+            statuses = [future.result().status_code for future in posted]
+        assert_same(answers, expected * 4)
+        assert statuses == [200] * len(posted)
+        assert replicas[1].statistics("ernie_seqcls").inference_count > 0
+        assert orphans
+    finally:
+        nginx.terminate()
+        nginx.wait(timeout=60)
+        replicas[0].stop()
+        assert replicas[1].stop() == 0
+
+
 # ------------------------------------------------------------------------------------------------------ answers
 
 
@@ -648,70 +712,6 @@ def test_sigterm_under_load(repository, tmp_path, exported):
     assert_same(answers_of(second.ask("ernie_seqcls", ("TEXT",), texts)), expected)
     first.stop()
     assert second.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def orphans():
-    """Processes of a killed Triton, which would leave them; each ends itself within 20 seconds."""
-    processes = []
-    yield processes
-    assert not psutil.wait_procs(processes, timeout=120)[1]
-
-
-def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphans):
-    """Two real Tritons behind a real nginx with the shipped configuration: no answer is lost.
-
-    Over HTTP nginx itself asks the other one; over gRPC the client does.
-    """
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    replicas = []
-    for number in range(2):
-        shutil.copytree(repository / "ernie_seqcls", tmp_path / str(number) / "ernie_seqcls")
-        replicas.append(Triton(tmp_path / str(number)))
-    http, grpc = free_port(), free_port()
-    text = (TRITON / "nginx.conf").read_text(encoding="utf-8")
-    for number, replica in enumerate(replicas, start=1):
-        replica.wait()
-        text = text.replace(f"triton-{number}:8000", replica.http.removeprefix("http://"))
-        text = text.replace(f"triton-{number}:8001", replica.grpc)
-    text = text.replace("listen 8000", f"listen 127.0.0.1:{http}").replace("listen 8001", f"listen 127.0.0.1:{grpc}")
-    # Debian's nginx keeps its files where only root may.
-    paths = [f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
-    text = text.replace("http {", f"http {{ access_log access.log; {' '.join(paths)}", 1)
-    (tmp_path / "nginx.conf").write_text(f"daemon off; pid nginx.pid; error_log error.log; {text}", encoding="utf-8")
-    nginx = subprocess.Popen(["nginx", "-p", tmp_path, "-c", "nginx.conf", "-e", "error.log"], cwd=tmp_path)
-    try:
-        _, texts, expected = exported("tnews")
-        client = load(TRITON / "grpc_client.py").Client(f"127.0.0.1:{grpc}", "ernie_seqcls", "seq_cls")
-        while True:
-            with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"http://127.0.0.1:{http}/v2/health/ready", timeout=60).status_code == 200:
-                    break
-            assert nginx.poll() is None, (tmp_path / "error.log").read_text()
-            time.sleep(0.05)
-        url = f"http://127.0.0.1:{http}/v2/models/ernie_seqcls/infer"
-        with concurrent.futures.ThreadPoolExecutor(16) as pool, concurrent.futures.ThreadPoolExecutor(8) as other:
-            asked = [pool.submit(client.ask, [text]) for text in texts * 4]
-            posted = [
-                other.submit(requests.post, url, json=body_of(("TEXT",), [text]), timeout=60) for text in texts * 2
-            ]
-            while sum(future.done() for future in asked) < len(texts):
-                time.sleep(0.01)
-            assert not asked[-1].done() and not posted[-1].done()
-            orphans += psutil.Process(replicas[0].process.pid).children()
-            replicas[0].process.kill()
-            answers = [future.result()[0] for future in asked]
-            statuses = [future.result().status_code for future in posted]
-        assert_same(answers, expected * 4)
-        assert statuses == [200] * len(posted)
-        assert replicas[1].statistics("ernie_seqcls").inference_count > 0
-        assert orphans
-    finally:
-        nginx.terminate()
-        nginx.wait(timeout=60)
-        replicas[0].stop()
-        assert replicas[1].stop() == 0
 
 
 def test_run_triton_says_what_is_missing(tmp_path):
