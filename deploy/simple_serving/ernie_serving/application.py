@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import sys
 import time
 
 from ernie_predictor import UsageError
@@ -36,6 +37,8 @@ def create_app(routes, settings=None):
     async def lifespan(app):
         configure_logging(settings)
         limit_arenas()
+        # Python's threads hand over after 1 ms, not 5: the event loop waits for those that tokenize.
+        sys.setswitchinterval(0.001)
         drain_first(host)
         stop_with_parent()
         loop = asyncio.get_running_loop()

@@ -111,6 +111,11 @@ class Service:
             pairs.append(pair)
         return pairs
 
+    def tokenize(self, task, items):
+        """(pairs, features, notes) of items that fit."""
+        pairs = self.check(items)
+        return pairs, *task.tokenize(pairs)
+
     def task_with(self, parameters):
         """The task with a request's parameters.
 
@@ -167,8 +172,7 @@ class Service:
         loop = asyncio.get_running_loop()
         begin = time.monotonic()
         self._submit(self.batcher.check_room)  # before the work of tokenizing: who is refused hears it soon
-        pairs = await loop.run_in_executor(self.workers, self.check, items)
-        features, notes = await loop.run_in_executor(self.workers, task.tokenize, pairs)
+        pairs, features, notes = await loop.run_in_executor(self.workers, self.tokenize, task, items)
         tokenized = time.monotonic()
         job = self._submit(self.batcher.submit, features, batch_size, deadline)
         try:
