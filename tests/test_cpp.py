@@ -172,13 +172,15 @@ def test_bad_input(programs, model_of, tmp_path, capfd, monkeypatch):
     from ernie_predictor.commandline import run as run_python
 
     model = model_of("tnews")[0]
-    for name in ("labels", "weights", "config"):
+    for name in ("labels", "weights", "config", "vocabulary"):
         shutil.copytree(model, tmp_path / name)
     config = json.loads((model / "config.json").read_text())
     (tmp_path / "labels" / "config.json").write_text(json.dumps({**config, "id2label": ["a", "b"], "label2id": None}))
     for file in ("model.onnx", "model.pdmodel"):
         (tmp_path / "weights" / file).unlink()
     (tmp_path / "config" / "config.json").write_text("{")
+    with open(tmp_path / "vocabulary" / "vocab.txt", "a") as f:
+        f.write("".join(f"more{number}\n" for number in range(2000)))
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "text.txt").write_text("text\n\n")
     capfd.readouterr()  # what training the model wrote
@@ -201,7 +203,7 @@ def test_bad_input(programs, model_of, tmp_path, capfd, monkeypatch):
         ["--model_path", tmp_path / "none"],
         ["--model_path", tmp_path],
         ["--model_path", tmp_path / "run"],
-        *(["--model_path", tmp_path / name] for name in ("labels", "weights", "config")),
+        *(["--model_path", tmp_path / name] for name in ("labels", "weights", "config", "vocabulary")),
     ):
         found = run(programs, "ernie_infer", *flags)
 

@@ -24,6 +24,7 @@ using ernie::Error;
 using ernie::Options;
 using ernie::Pair;
 using ernie::UsageError;
+using ernie::with_commas;
 
 constexpr char kHelp[] = R"(usage: ernie_infer --model_path DIR [--input FILE] [--output FILE] [...]
 
@@ -149,12 +150,6 @@ Arguments parse_arguments(int argc, char** argv) {
     throw UsageError("--output " + args.output + " is the input file");
   }
   return args;
-}
-
-std::string with_commas(size_t number) {
-  auto text = std::to_string(number);
-  for (size_t place = text.size(); place > 3;) text.insert(place -= 3, ",");
-  return text;
 }
 
 // Standard output, or a file, which is written as FILE.part until all is done. Pipes and devices are written in place.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 namespace ernie {
 
@@ -13,5 +14,12 @@ struct Error : std::runtime_error {
 struct UsageError : Error {
   using Error::Error;
 };
+
+// A number as messages have it: 1,234,567.
+inline std::string with_commas(size_t number) {
+  auto text = std::to_string(number);
+  for (size_t place = text.size(); place > 3;) text.insert(place -= 3, ",");
+  return text;
+}
 
 }  // namespace ernie

@@ -93,6 +93,11 @@ Task::Task(const std::string& folder, const std::string& name, int max_seq_lengt
       tokenizer_(folder),
       max_seq_length_(static_cast<size_t>(
           checked_length(folder, config_, max_seq_length > 0 ? max_seq_length : tokenizer_.model_max_length()))) {
+  if (config_.vocab_size > 0 && tokenizer_.size() > config_.vocab_size) {
+    throw Error(folder + ": vocab.txt has " + with_commas(static_cast<size_t>(tokenizer_.size())) +
+                " entries, but the model takes ids below " + with_commas(static_cast<size_t>(config_.vocab_size)) +
+                "; the files are of different models");
+  }
   if (config_.kind != TaskKind::token_cls) return;
   try {
     check_tags(config_.labels);

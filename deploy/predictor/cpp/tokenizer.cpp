@@ -81,6 +81,7 @@ void Tokenizer::read_vocab(const std::string& file) {
     for (const auto& [token, token_id] : special) {
       if (line == token) *token_id = id;
     }
+    size_ = id + 1;
   }
   std::string missing;
   for (const auto& [token, id] : special) {

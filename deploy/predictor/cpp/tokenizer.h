@@ -35,6 +35,8 @@ class Tokenizer {
   int32_t sep_id() const { return sep_id_; }
   int32_t pad_id() const { return pad_id_; }
   int model_max_length() const { return model_max_length_; }
+  // One more than the largest id.
+  int32_t size() const { return size_; }
 
  private:
   // A character of a word, and the place in the text of the character that it comes from.
@@ -53,6 +55,7 @@ class Tokenizer {
   bool do_lower_case_ = true;
   int model_max_length_ = 512;
   int32_t cls_id_ = -1, sep_id_ = -1, pad_id_ = -1, mask_id_ = -1, unk_id_ = -1;
+  int32_t size_ = 0;
 
   // plain() of the characters of planes 0 and 1, packed into a number each, filled as characters turn up.
   std::unique_ptr<std::atomic<uint32_t>[]> plain_;
