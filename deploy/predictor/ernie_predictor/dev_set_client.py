@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import queue
+import sys
 import threading
 import time
 
@@ -50,6 +51,8 @@ def score_dev_set(task_name, args, ask, check):
     items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
     if labels := check():
         check_labels(task_name, gold, labels)
+    elif task_name != "qa":
+        print("the server does not name the model's labels: those it does not know count as errors", file=sys.stderr)
     batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
     answers = [None] * len(batches)
     start = time.perf_counter()
