@@ -28,14 +28,13 @@ import threading
 import time
 import types
 
-from compression_speed import make_folders
-from ernie_predictor.commandline import HelpFormatter, existing_file, percentiles, positive
+from compression_speed import json_file, make_folders, markdown, write_results
+from ernie_predictor.commandline import HelpFormatter, percentiles, positive
 from ernie_predictor.machine import processor
 from ernie_predictor.runtimes import engine_versions
-from predictor_speed import LENGTHS, load_texts
+from predictor_speed import LENGTHS, add_job_flags, load_texts
 
 from ernie.tasks import DATA_SETS
-from examples.make_model import ARCHITECTURES, VOCAB
 
 SOURCE = ROOT / "deploy" / "predictor" / "cpp"
 PYTHON, CPP = "infer_cpu.py", "ernie_infer"
@@ -156,24 +155,9 @@ def measure(args, program, dataset, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--datasets", nargs="+", metavar="NAME", choices=LENGTHS, default=list(LENGTHS), help="whose texts are taken")
-    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
-    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
-    add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
-    add("--width_mult", metavar="N", type=float, default=0.75, help="share of the width of the narrow models")
-    add(
-        "--texts",
-        metavar="N",
-        type=positive,
-        default=1000,
-        help="of the dev set, from its beginning, or again and again",
-    )
-    add("--questions", metavar="N", type=positive, default=96, help="of cmrc2018, whose contexts are long")
+    add_job_flags(add, texts=1000, questions=96, rounds=3)
     add("--singles", metavar="N", type=positive, default=60, help="texts that are sent one by one")
-    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
-    add("--threads", metavar="N", type=positive, default=2, help="for one batch")
-    add("--rounds", metavar="N", type=positive, default=3, help="turns of each")
-    add("--output", metavar="FILE", help="also writes the figures as JSON")
+    add("--output", metavar="FILE.json", type=json_file, help="for the figures; the tables go to FILE.md")
     args = parser.parse_args()
     if min(args.texts, args.questions) <= args.batch_size or args.singles <= WARM_UP:
         parser.error(f"more texts and questions than --batch_size are needed, and --singles above {WARM_UP}")
@@ -187,25 +171,26 @@ def main():
                 tables[dataset], libraries = measure(args, program, dataset, models)
     machine = f"{args.threads} threads of {processor()}; {engine_versions()}; Python {platform.python_version()}"
     needs = {os.path.basename(path): os.path.getsize(path) for path in sorted(libraries) if os.path.exists(path)}
-    if args.output:
-        figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "figures": tables}
-        figures |= {"program, bytes": size, "libraries, bytes": needs}
-        Path(args.output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(f"\nERNIE 3.0-{args.arch}, batch size {args.batch_size}, {machine}\n")
-    print(f"| Data set, model | | {' | '.join(COLUMNS.values())} |")
-    print("|---" * (len(COLUMNS) + 2) + "|")
+    figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "figures": tables}
+    figures |= {"program, bytes": size, "libraries, bytes": needs}
+    rows = []
     for dataset, results in tables.items():
         for name, found in results.items():
-            for who, figures in found.items():
+            for who, values in found.items():
                 label = f"{dataset}, {name}" if who == PYTHON else ""
-                print(f"| {label} | `{who}` | {' | '.join(f'{figures[column]:.4g}' for column in COLUMNS)} |")
+                rows.append([label, f"`{who}`", *(f"{values[column]:.4g}" for column in COLUMNS)])
             ratios = [
                 found[PYTHON][c] / found[CPP][c] if c != "rate" else found[CPP][c] / found[PYTHON][c] for c in COLUMNS
             ]
-            print(f"| | times better | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
-    print(f"\nThe program: {size / 1e6:.2f} MB. It loads: ", end="")
-    print(", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in needs.items() if size > 1e6), end="; ")
-    print("smaller ones: " + ", ".join(name for name, size in needs.items() if size <= 1e6))
+            rows.append(["", "times better", *(f"{ratio:.2f}" for ratio in ratios)])
+    large = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in needs.items() if size > 1e6)
+    small = ", ".join(name for name, size in needs.items() if size <= 1e6)
+    text = (
+        f"ERNIE 3.0-{args.arch}, batch size {args.batch_size}, {machine}",
+        markdown(["Data set, model", "", *COLUMNS.values()], rows),
+        f"The program: {size / 1e6:.2f} MB. It loads: {large}; smaller ones: {small}",
+    )
+    write_results(args.output, figures, "\n\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import types
 import numpy as np
 from compression_speed import LABELS, json_file, make_folders, markdown, paddle_inference, write_results
 from ernie_predictor import ErniePredictor, load_task
-from ernie_predictor.commandline import HelpFormatter, existing_file
+from ernie_predictor.commandline import HelpFormatter, existing_file, positive
 from ernie_predictor.machine import processor
 from ernie_predictor.runtimes import onnxruntime_version
 from ernie_predictor.tasks import join_tokens
@@ -288,20 +288,26 @@ def tables_of(args, results, machine):
     ]) + "\n"  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
+def add_job_flags(add, texts, questions, rounds):
+    """The flags of a program that measures whole jobs: of which texts, with which models, how often."""
     add("--datasets", nargs="+", metavar="NAME", choices=LENGTHS, default=list(LENGTHS), help="whose texts are taken")
     add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
     add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
     add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
     add("--width_mult", metavar="N", type=float, default=0.75, help="share of the width of the narrow models")
+    add("--texts", metavar="N", type=positive, default=texts, help="of the dev set, from its beginning, or again and "
+        "again")  # fmt: skip
+    add("--questions", metavar="N", type=positive, default=questions, help="of cmrc2018, whose contexts are long")
+    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
+    add("--threads", metavar="N", type=positive, default=2, help="for one batch")
+    add("--rounds", metavar="N", type=positive, default=rounds, help="turns of each")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add_job_flags(add, texts=400, questions=32, rounds=3)
     add("--backend", default="auto", help="of infer_cpu.py")
-    add("--texts", metavar="N", type=int, default=400, help="of the dev set, from its beginning, or again and again")
-    add("--questions", metavar="N", type=int, default=32, help="of cmrc2018, whose contexts are long")
-    add("--batch_size", metavar="N", type=int, default=32, help="texts per batch")
-    add("--threads", metavar="N", type=int, default=2, help="for one batch")
-    add("--rounds", metavar="N", type=int, default=3, help="turns of each")
     add("--output", metavar="FILE.json", type=json_file, help="for the figures, which pictures.py draws; the tables go "
         "to FILE.md")  # fmt: skip
     args = parser.parse_args()
