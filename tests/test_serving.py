@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -32,9 +33,14 @@ SERVERS = {
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Not one of those that Linux gives to connections (32768 on), of which one might take it before the server does.
+
+    Nor one of Ray's (10002 to 19999).
+    """
+    while True:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
+            return s.getsockname()[1]
 
 
 class Running:

@@ -34,7 +34,7 @@ class Client:
         model: its name.
         task_name: of the predictor.
         timeout: seconds to wait for an answer.
-        retries: how often a request is sent again after a full queue or a lost connection.
+        retries: how often a request is sent again after a full queue, a lost connection, or to a server that stops.
 
     Attributes:
         truncated: number of texts that the server has truncated so far.
@@ -88,7 +88,8 @@ class Client:
                 result = self._client.infer(self.model, tensors, client_timeout=self.timeout)
             except InferenceServerException as e:
                 failure = f"{self.url}: {e.message()}"
-                if "UNAVAILABLE" not in str(e.status()):
+                # The second is what a server says that has stopped its models and not yet its ports.
+                if "UNAVAILABLE" not in str(e.status()) and "has no available versions" not in e.message():
                     raise PredictorError(failure) from None
             else:
                 truncated = result.as_numpy("truncated")  # None: named entities are found in texts of any length
@@ -177,8 +178,8 @@ def parse(task, model, fields, about):
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per request, at most 64")
     add("--concurrency", metavar="N", type=positive, default=8, help="requests in flight")
     add("--timeout", metavar="N", type=positive, default=60, help="seconds to wait for an answer")
-    add("--retries", metavar="N", type=int, default=10, help="how often a request is sent again after a full queue or "
-        "a lost connection")  # fmt: skip
+    add("--retries", metavar="N", type=int, default=10, help="how often a request is sent again: the queue is full, "
+        "the server stops, or the connection is lost")  # fmt: skip
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")
