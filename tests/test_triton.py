@@ -115,7 +115,7 @@ class Triton:
         self.ports = http, grpc, metrics = ports or tuple(free_port() for _ in range(3))
         self.http, self.grpc, self.metrics = f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", metrics
         ports = ["--http_port", http, "--grpc_port", grpc, "--metrics_port", metrics]
-        self.log = open(repository / ".log", "wb+")  # noqa: SIM115
+        self.log = open(repository / ".log", "wb")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(PYTHON), "run_triton.py", str(repository), *map(str, [*ports, *flags])],
             cwd=TRITON, stdout=self.log, stderr=subprocess.STDOUT,
@@ -133,8 +133,7 @@ class Triton:
             time.sleep(0.05)
 
     def output(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")
 
     def ask(self, model, names, items, **kwargs):
         """{output: its values} for items, texts or tuples of texts, over gRPC."""
@@ -151,6 +150,8 @@ class Triton:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(timeout=60)
+        if status > 0:
+            print(self.output()[-5000:])
         for left in Path("/dev/shm").glob(f"triton_{self.process.pid}_*"):  # of a server that was killed
             left.unlink()
         self.client.close()
@@ -308,11 +309,18 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphan
         assert statuses == [200] * len(posted)
         assert replicas[1].statistics("ernie_seqcls").inference_count > 0
         assert orphans
+        # nginx still holds connections to it.
+        begin = time.monotonic()
+        assert replicas[1].stop() == 0
+        print(f"stopped after {time.monotonic() - begin:.1f} s")
+    except BaseException:
+        print((tmp_path / "error.log").read_text(encoding="utf-8"), replicas[1].output()[-5000:], sep="\n")
+        raise
     finally:
         nginx.terminate()
         nginx.wait(timeout=60)
         replicas[0].stop()
-        assert replicas[1].stop() == 0
+        replicas[1].stop()
 
 
 # ------------------------------------------------------------------------------------------------------ answers
