@@ -50,7 +50,7 @@ test: $(DEV_READY) ## Run the tests in two processes; ARGS='-k name' picks some,
 	-@$(MAKE) --no-print-directory triton
 	-@$(MAKE) --no-print-directory ray
 	TRITON_PYTHON=$(CURDIR)/$(TRITON_VENV)/bin/python RAY_PYTHON=$(CURDIR)/$(RAY_VENV)/bin/python \
-	  $(PY) -m pytest tests -n 2 --dist loadfile $(ARGS)
+	  $(PY) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(DEV_READY) ## Run the short benchmarks, some minutes; BENCH='predictor_speed' picks some
 	@mkdir -p $(QUICK)

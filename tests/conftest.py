@@ -37,6 +37,19 @@ EPOCHS = {"cmrc2018": (("--num_train_epochs", "2"), ("--num_train_epochs", "1"))
 SCRIPT_OF = {name: row.task.script.removesuffix(".py") for name, row in DATA_SETS.items()}
 
 
+# Two processes take one file each, in this order: the longest first, then those that do not need its models, then those
+# that do; the short ones are last, so that both end at the same time.
+LONGEST = ("test_compress",)
+LATER = ("test_documents", "test_train", "test_console")
+SHORT = ("test_arguments", "test_data", "test_dev_sets", "test_examples", "test_files", "test_formats", "test_labels",
+         "test_metrics", "test_ner", "test_output", "test_make", "test_container", "test_help")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: rank for names, rank in ((LONGEST, 0), (LATER, 2), (SHORT, 3)) for name in names}
+    items.sort(key=lambda item: rank.get(item.path.stem, 1))
+
+
 @pytest.fixture(scope="session")
 def real_data():
     if not REAL_DATA.is_dir():

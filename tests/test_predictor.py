@@ -619,7 +619,8 @@ def test_growth_measures_and_goes_on(quantized, tmp_path, monkeypatch, capsys):
     table = capsys.readouterr().out
     rows = read(output)["parts"]["texts"]["rows"]
     assert [row["size"] for row in rows] == [3, 40] and "| 3 | " in table
-    assert all(row["seconds"] > 0 and 50 < row["megabytes"] < 2000 for row in rows)
+    # Not less: the kernel's count begins with what the process held that started it, this one.
+    assert all(row["seconds"] > 0 and row["megabytes"] > 50 for row in rows)
     assert output.with_suffix(".md").read_text(encoding="utf-8").strip() == table.strip()
     monkeypatch.setattr(growth.Bench, "texts", None)  # as it was killed after the last measurement
     growth.main()

@@ -23,6 +23,8 @@ from conftest import ROOT, assert_same
 from ernie_predictor.machine import usable_cores
 from prometheus_client.parser import text_string_to_metric_families
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = iter(range(20_000 + 4_000 * (WORKER % 3) + random.SystemRandom().randrange(2_000), 32_000))
 SERVING = ROOT / "deploy" / "simple_serving"
 SERVERS = {
     "tnews": ("server_seq_cls", "ernie_cls"),
@@ -33,14 +35,14 @@ SERVERS = {
 
 
 def free_port():
-    """Not one of those that Linux gives to connections (32768 on), of which one might take it before the server does.
+    """One that no other test of this run gets.
 
-    Nor one of Ray's (10002 to 19999).
+    Nor is it one of those that Linux gives to connections (32768 on), or Ray to its workers (10002 to 19999).
     """
-    while True:
+    for port in PORTS:
         with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
-            return s.getsockname()[1]
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class Running:
