@@ -405,7 +405,19 @@ def test_what_is_copied_to_a_server_installs_and_answers(exported, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     lock = tmp_path / "predictor" / "requirements_cpu.lock.txt"
-    install = [python, "-m", "pip", "install", "-q", "--only-binary", ":all:", "--require-hashes", "-r", lock]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "-r",
+        lock,
+    ]
     subprocess.run(install, check=True, env=clean)
     command = [python, tmp_path / "predictor" / "infer_cpu.py", "--model_path", folder]
     command += ["--input", tmp_path / "texts.txt", "--cache_dir", tmp_path / "cache"]
