@@ -14,6 +14,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -64,15 +65,17 @@ class Running:
         elif how == "paddlenlp":
             command = [sys.executable, "-m", "paddlenlp.cli.main", "server", f"{script}:app", "--port", str(self.port)]
             environment["MODEL_PATH"] = ",".join(models)
+        # Not a pipe, which nobody reads before the end: full after some 500 lines, it would stop the server.
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, cwd=SERVING, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=SERVING, env={**os.environ, **environment}, stdout=self.log, stderr=subprocess.STDOUT
         )
 
     def wait(self, headers=None):
         """Until it is ready; a server that ends before fails the test."""
         while True:
             if self.process.poll() is not None:
-                raise AssertionError(self.process.communicate()[0].decode()[-3000:])
+                raise AssertionError(self.output()[-3000:])
             with contextlib.suppress(requests.ConnectionError):
                 if requests.get(f"{self.url}/ready", timeout=60, headers=headers).status_code == 200:
                     return self
@@ -84,8 +87,13 @@ class Running:
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+        return self.process.wait(timeout=60)
+
+    def output(self):
+        """What it printed, of a server that ends."""
+        self.process.wait(timeout=120)
+        self.log.seek(0)
+        return self.log.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +266,9 @@ def test_metrics_and_info(servers, exported):
 
 
 def test_a_folder_that_is_none_ends_the_server_with_one_message(tmp_path):
-    process = Running("tnews", tmp_path / "none").process
-    output = process.communicate(timeout=120)[0].decode()
-    assert process.returncode == 1
+    server = Running("tnews", tmp_path / "none")
+    output = server.output()
+    assert server.process.returncode == 1
     assert f"error: --model_path {tmp_path / 'none'}: no such folder" in output and "Traceback" not in output
 
 
@@ -269,9 +277,9 @@ def test_whatever_keeps_a_model_from_opening_ends_the_server(exported, tmp_path)
     shutil.copytree(exported("tnews")[0], tmp_path / "model")
     (tmp_path / "model" / "model.onnx").write_bytes(b"broken")
     for how, status in (("python", 1), ("uvicorn", 3)):
-        process = Running("tnews", tmp_path / "model", how=how).process
-        output = process.communicate(timeout=120)[0].decode()
-        assert process.returncode == status and "error: " in output and "model.onnx" in output, output
+        server = Running("tnews", tmp_path / "model", how=how)
+        output = server.output()
+        assert server.process.returncode == status and "error: " in output and "model.onnx" in output, output
         assert "Traceback" not in output
 
 
@@ -285,14 +293,13 @@ def test_usage(exported, tmp_path):
         (["--model_path", folder, folder], {}, "needs a name"),
         (["--model_path", f"a={folder}", f"a={folder}"], {}, "two models are called a"),
     ):
-        process = Running("tnews", folder, *flags, **environment).process
-        output = process.communicate(timeout=120)[0].decode()
-        assert process.returncode in (1, 2) and message in output and "Traceback" not in output, output
-    process = Running("tnews", exported("cmrc2018")[0]).process
-    assert "holds a qa model, which server_qa.py serves" in process.communicate(timeout=120)[0].decode()
+        server = Running("tnews", folder, *flags, **environment)
+        output = server.output()
+        assert server.process.returncode in (1, 2) and message in output and "Traceback" not in output, output
+    assert "holds a qa model, which server_qa.py serves" in Running("tnews", exported("cmrc2018")[0]).output()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = Running("tnews", folder, "--port", taken.getsockname()[1]).process
-        assert "Address already in use" in process.communicate(timeout=120)[0].decode()
+        server = Running("tnews", folder, "--port", taken.getsockname()[1])
+        assert "Address already in use" in server.output()
 
 
 def test_several_models_in_one_server(exported):
@@ -386,7 +393,7 @@ def test_workers(exported):
         time.sleep(0.05)
     assert metric(server, "ernie_queue_tokens") == 0 and metric(server, "ernie_requests_in_flight") == 1
     server.process.send_signal(signal.SIGTERM)
-    output = server.process.communicate(timeout=60)[0].decode()
+    output = server.output()
     assert server.process.returncode == 0 and "ended with status -9; a new one starts" in output, output[-3000:]
 
 
@@ -395,7 +402,7 @@ def test_workers_end_with_their_supervisor(exported):
     server = Running("tnews", exported("tnews")[0], "--workers", 2, "--drain_s", 0).wait()
     workers = psutil.Process(server.process.pid).children()
     server.process.kill()
-    server.process.communicate()
+    server.process.wait(timeout=60)
     assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
@@ -461,14 +468,13 @@ def test_sigterm_answers_what_is_in_flight(exported):
     assert server.process.wait(timeout=60) == 0
     with pytest.raises(requests.ConnectionError):
         server.ask({"data": {"text": inputs[:2]}})
-    server.process.communicate()
 
 
 def test_a_log_line_is_json(exported):
     server = Running("tnews", exported("tnews")[0], "--log_json", "true").wait()
     server.ask({"data": {"text": "足球"}}, headers={"x-request-id": "my-id"})
     server.process.send_signal(signal.SIGTERM)
-    lines = server.process.communicate(timeout=60)[0].decode().splitlines()
+    lines = server.output().splitlines()
     rows = [json.loads(line) for line in lines if line.startswith('{"method"')]
     assert any(row["request_id"] == "my-id" and row["status"] == 200 for row in rows)
 
