@@ -220,16 +220,16 @@ def verdict(part, summary):
     unit, text = UNITS[part], []
     if "line" in found:
         start, slope = found["line"]["coefficients"]
-        line = f"{start:.3g} s + {1000 * slope:.3g} ms x {unit}: "
+        line = f"{start:.3g} s + {1000 * slope:.3g} ms x {unit}"
         off = f"{100 * found['line']['deviation']:.0f}% off at {found['line']['at']:,}"
         if found["is_straight"]:
-            text.append(f"Time is a straight line, {line}at most {off}")
+            text.append(f"Time is a straight line, {line}: at most {off}")
         else:
-            text.append(f"Time is no straight line: the nearest, {line}is {off}")
+            text.append(f"Time is no straight line: the nearest ({line}) is {off}")
             if "square" in found:
                 text.append(f"With a square term it is {100 * found['square']['deviation']:.0f}% off at "
-                            f"{found['square']['at']:,}, and the square is {100 * found['square_share']:.0f}% of the "
-                            f"time at {rows[-1]['size']:,}")  # fmt: skip
+                            f"{found['square']['at']:,}; the square is {100 * found['square_share']:.0f}% of the time "
+                            f"at {rows[-1]['size']:,}")  # fmt: skip
     if part in ("texts", "clients"):
         flat = "does not grow" if found["memory_growth"] <= FLAT else "grows"
         text.append(f"Memory {flat} from {found['memory_since']:,} to {rows[-1]['size']:,} {unit} "
@@ -272,7 +272,7 @@ def tables(args, about, parts):
     yield f"Python {found['python']}; medians of {args.rounds} rounds\n"
     for part, summary in parts.items():
         arch = args.small_arch if part == "texts" else args.arch
-        more = f", {summary['rows'][0]['texts']} texts" if part == "lengths" else ""
+        more = f", {summary['rows'][0]['texts']:,.0f} texts" if part == "lengths" else ""
         yield f"\n{part}, ERNIE 3.0-{arch}, INT8{more}\n\n"
         yield f"| {' | '.join(COLUMNS[part])} |\n{'|---' * len(COLUMNS[part])}|\n"
         for row in summary["rows"]:
