@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
 
 from ernie_predictor import PredictorError
-from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop
+from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop, whole_number
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -178,8 +178,8 @@ def parse(task, model, fields, about):
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per request, at most 64")
     add("--concurrency", metavar="N", type=positive, default=8, help="requests in flight")
     add("--timeout", metavar="N", type=positive, default=60, help="seconds to wait for an answer")
-    add("--retries", metavar="N", type=int, default=10, help="how often a request is sent again: the queue is full, "
-        "the server stops, or the connection is lost")  # fmt: skip
+    add("--retries", metavar="N", type=whole_number, default=10, help="how often a request is sent again: the queue is "
+        "full, the server stops, or the connection is lost")  # fmt: skip
     args = parser.parse_args()
     if "://" in args.url or ":" not in args.url:
         parser.error(f"--url {args.url}: expected host:port of gRPC, such as 127.0.0.1:8001")

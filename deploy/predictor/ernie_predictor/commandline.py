@@ -151,6 +151,12 @@ def positive(text):
     return int(text)
 
 
+def whole_number(text):
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+    return int(text)
+
+
 def open_input(flag, name):
     """A file of bytes, standard input for "-", or None where there is no input."""
     if name is None:

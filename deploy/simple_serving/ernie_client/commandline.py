@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop
+from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -87,7 +87,7 @@ def _parse(task, model, parameters, fields, about):
     add("--model", metavar="NAME", default=model, help="of its route, /models/NAME")
     add("--api_key", metavar="KEY", default=os.environ.get("API_KEY"), help="(default: API_KEY in the environment)")
     add("--timeout", metavar="N", type=_seconds, default=60.0, help="seconds to wait for an answer")
-    add("--retries", metavar="N", type=_whole_number, default=10, help="how often a request is sent again to a full or "
+    add("--retries", metavar="N", type=whole_number, default=10, help="how often a request is sent again to a full or "
         "starting server, or after a lost connection")  # fmt: skip
     add = parser.add_argument_group("Texts and answers").add_argument
     for field in fields:
@@ -120,9 +120,3 @@ def _seconds(text):
     if not 0 < seconds < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: expected seconds, more than 0")
     return seconds
-
-
-def _whole_number(text):
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
-    return int(text)
