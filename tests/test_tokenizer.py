@@ -137,7 +137,7 @@ def test_random_texts_of_all_planes_give_the_references_ids_and_exact_offsets():
 
     names = [name for name in BACKENDS if isinstance(name, str)]
     texts = [
-        *random_texts(800, seed=1),
+        *random_texts(1500, seed=1),
         "aȺ北京",
         "Ⱦx",
         "ẞab在北京大学",

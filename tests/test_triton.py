@@ -310,9 +310,7 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphan
         assert replicas[1].statistics("ernie_seqcls").inference_count > 0
         assert orphans
         # nginx still holds connections to it.
-        begin = time.monotonic()
         assert replicas[1].stop() == 0
-        print(f"stopped after {time.monotonic() - begin:.1f} s")
     except BaseException:
         print((tmp_path / "error.log").read_text(encoding="utf-8"), replicas[1].output()[-5000:], sep="\n")
         raise
@@ -475,6 +473,7 @@ def test_clients_say_what_is_wrong(triton, tmp_path):
     fails("`text` is empty", "seq_cls", "--text", " ")
     fails("--question needs --context", "qa", "--question", "谁？", status=2)
     fails("expected host:port", "qa", url="http://127.0.0.1", status=2)
+    fails("--retries: -1: expected a whole number, 0 or more", "seq_cls", "--retries=-1", status=2)
     fails("no Triton server answers gRPC at", "qa", url=f"127.0.0.1:{free_port()}")
 
 
@@ -705,7 +704,7 @@ def test_sigterm_under_load(repository, tmp_path, exported):
     first.wait()
     second.wait()
     texts, expected = exported("tnews")[1][:32], exported("tnews")[2][:32]
-    patient = load(TRITON / "grpc_client.py").Client(first.grpc, "ernie_seqcls", "seq_cls", retries=100)
+    patient = load(TRITON / "grpc_client.py").Client(first.grpc, "ernie_seqcls", "seq_cls", retries=20)
     answered, restarted = [], threading.Event()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
 
@@ -735,9 +734,8 @@ def test_sigterm_under_load(repository, tmp_path, exported):
     for answers in answered:
         assert_same(answers, expected)
     # Triton first refuses requests, then it takes the models away.
-    refusals = ("UNAVAILABLE", "is stopping"), ("UNAVAILABLE", "connect"), ("NOT_FOUND", "has no available versions")
     for error in errors:
-        assert any(code in error.status() and words in error.message() for code, words in refusals), str(error)
+        assert "UNAVAILABLE" in error.status() or "has no available versions" in error.message(), str(error)
     assert_same(answers_of(second.ask("ernie_seqcls", ("TEXT",), texts)), expected)
     first.stop()
     assert second.stop() == third.stop() == 0
