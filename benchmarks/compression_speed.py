@@ -27,7 +27,7 @@ import paddlenlp.transformers
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor
-from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
+from ernie_predictor.runtimes import engine_versions, installed_engines, open_onnx
 from paddlenlp.transformers import ErnieTokenizer
 
 from ernie.arguments import CompressionArguments
@@ -162,7 +162,7 @@ def main():
                         times.setdefault((name, shape), []).append(time.perf_counter() - start)
 
     print(
-        f"\nERNIE 3.0-{args.arch}, {args.task}, {args.threads} threads of {processor()}; {onnxruntime_version()}; "
+        f"\nERNIE 3.0-{args.arch}, {args.task}, {args.threads} threads of {processor()}; {engine_versions()}; "
         f"Python {platform.python_version()}; {', '.join(f'{n} {s:.0f} MB' for n, s in sizes.items())}\n"
     )
     print("| engine, model, ms | " + " | ".join(f"batch {shape.replace('x', ' × ')}" for shape in args.shapes) + " |")

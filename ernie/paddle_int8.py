@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import paddle
+from ernie_predictor.int8 import safe_scale
 from paddle.static import quantization
 from paddle.static.quantization import post_training_quantization as paddle_ptq
 from paddle.static.quantization import quantization_pass
@@ -27,7 +28,8 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
     paddlenlp 2.8.1 passes Paddle 2.6 a batch_generator, which Paddle no longer takes (PaddlePaddle/PaddleNLP#9497):
     `data_loader cannot be None`. Paddle itself samples every tensor of the graph, whether it is quantized or not
     (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on. It inserts
-    observers that the saved model takes for real quantization.
+    observers that the saved model takes for real quantization. Scales of weights are those of `safe_scale`, as in the
+    ONNX model.
     Ends with `paddle.quantization` on Paddle 3.
 
     Args:
@@ -38,6 +40,8 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
         rounding: (weight, scale, inputs) -> integers, in place of Paddle's adaround, which does not run: it feeds a
             number where a matrix is declared, and its loss does not depend on the rounding. None: to the nearest.
     """
+
+    scales = {}  # of weights, by name
 
     class MatMulCalibration(quantization.PostTrainingQuantization):
         def _collect_target_varnames(self):
@@ -56,15 +60,25 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
                         self._executor.run(self._program, feed=batch, fetch_list=[input_name])[0] for batch in batches
                     ]
                     inputs = {input_name: np.concatenate([x.reshape(-1, x.shape[-1]) for x in fetched])}
+                scale = self._weight_scale(weight_name)
                 tensor = self._scope.find_var(weight_name).get_tensor()
-                weight = np.array(tensor)
-                scale = self._weight_scale(weight)
-                integers = rounding(weight, scale, inputs[input_name])
+                integers = rounding(np.array(tensor), scale, inputs[input_name])
                 tensor.set((np.clip(integers, -127, 127) * scale).astype(np.float32), self._place)
 
-        def _weight_scale(self, weight):
-            by_column = args.weight_quantize_type == "channel_wise_abs_max"
-            return np.float32(np.abs(weight).max(axis=0 if by_column else None) / 127)
+        def _weight_scale(self, name):
+            if name not in scales:  # of the weight as it was before its rounding
+                weight = np.array(self._scope.find_var(name).get_tensor())
+                by_column = args.weight_quantize_type == "channel_wise_abs_max"
+                scale = np.float32(np.abs(weight).max(axis=0 if by_column else None) / 127)
+                # The older format takes the largest weight's, whatever it is told.
+                scales[name] = safe_scale(weight, scale) if onnx_format else scale
+            return scales[name]
+
+        def _update_program(self):
+            found = self._quantized_var_threshold if algo in ("KL", "hist") else self._quantized_threshold
+            for name in self._quantized_weight_var_name:
+                found[name] = 127 * self._weight_scale(name)
+            super()._update_program()
 
         def _save_input_threhold(self):  # sic; where min_max ends
             highest = self._quantized_var_max

@@ -5,8 +5,8 @@ import shutil
 import statistics
 import time
 
-from ernie_predictor.machine import processor, usable_cores
-from ernie_predictor.runtimes import installed_engines, onnxruntime_version, open_onnx
+from ernie_predictor.machine import instruction_set, processor, usable_cores
+from ernie_predictor.runtimes import engine_versions, fastest_engine, installed_engines, open_onnx
 
 from ernie import console
 from ernie.console import logger
@@ -18,7 +18,8 @@ ROUNDS = 7
 
 
 def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
-    """Times each model in turns with the first one, which is the original: no more than two are open at a time.
+    """Times each model with each engine, in turns with the original, which comes first and runs with the engine that
+    the predictor takes for it: no more than two models are open at a time.
 
     Args:
         folders: {name: model folder}.
@@ -33,36 +34,36 @@ def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
     spread, lengths = dev_set.timed_inputs(singles)
     texts = [{name: array[i : i + 1, :n] for name, array in spread.items()} for i, n in enumerate(lengths)]
     rounds = rounds or ROUNDS
-    original, *others = folders
-    seconds = 120 / len(folders)  # of one model's turns; at least 3 of them all the same
+    files = {name: os.path.join(folder, "model.onnx") for name, folder in folders.items()}
+    original = next(iter(files))
+    first = (fastest_engine(files[original]), original)
+    models = {first: open_onnx(files[original], first[0], usable_cores())}
+    original_times = ([], [])
+    seconds = 120 / len(folders) / len(engines)  # of one model's turns; at least 3 of them all the same
     speeds = {engine: {} for engine in engines}
-    for engine in engines:
-        models = {original: open_onnx(os.path.join(folders[original], "model.onnx"), engine, usable_cores())}
-        original_times = ([], [])
-        for name in console.progress(others or [original], desc=f"timing, {engine}"):
-            models[name] = models.get(name) or open_onnx(
-                os.path.join(folders[name], "model.onnx"), engine, usable_cores()
-            )
-            times = {key: ([], []) for key in models}
-            begin = time.perf_counter()
-            for done in range(rounds):
-                if done >= 3 and time.perf_counter() - begin > seconds:
-                    break
-                for key, model in models.items():
-                    time.sleep(0.02)  # the threads of the model before spin for a while
-                    _seconds(model, texts[0])
-                    times[key][0].extend(_seconds(model, inputs) for inputs in texts)
-                    warm = _seconds(model, batch)
-                    # Small models: more calls, since one of a few milliseconds means little on a busy machine.
-                    calls = min(max(int(0.1 / warm), 1), 10)
-                    times[key][1].extend(_seconds(model, batch) for _ in range(calls))
-            if name != original:
-                del models[name], model
-                speeds[engine][name] = _speed(times[name], times[original])
-            for all_times, more in zip(original_times, times[original]):
-                all_times.extend(more)
-        speeds[engine][original] = _speed(original_times, original_times)
-        del models
+    others = [(engine, name) for engine in engines for name in files if (engine, name) != first]
+    for key in console.progress(others or [first], desc="timing"):
+        if key not in models:
+            models[key] = open_onnx(files[key[1]], key[0], usable_cores())
+        times = {key: ([], []) for key in models}
+        begin = time.perf_counter()
+        for done in range(rounds):
+            if done >= 3 and time.perf_counter() - begin > seconds:
+                break
+            for timed, model in models.items():
+                time.sleep(0.02)  # the threads of the model before spin for a while
+                _seconds(model, texts[0])
+                times[timed][0].extend(_seconds(model, inputs) for inputs in texts)
+                warm = _seconds(model, batch)
+                # Small models: more calls, since one of a few milliseconds means little on a busy machine.
+                calls = min(max(int(0.1 / warm), 1), 10)
+                times[timed][1].extend(_seconds(model, batch) for _ in range(calls))
+        for all_times, more in zip(original_times, times[first]):
+            all_times.extend(more)
+        if key != first:
+            del models[key], model
+            speeds[key[0]][key[1]] = _speed(times[key], times[first])
+    speeds[first[0]][original] = _speed(original_times, original_times)
     return speeds
 
 
@@ -101,27 +102,29 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     console.row("report", f"{output_dir}/compression_report.md, .json and .png: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
     metrics = {name: read_metrics(folder) for name, folder in folders.items()}
-    original = metrics[names[0]][score_name]
     rows = []
-    for name in names:
-        speed = {engine: speeds[engine][name] for engine in engines}
+    for name, folder in folders.items():
+        found, onnx_file = metrics[name], os.path.join(folder, "model.onnx")
+        engine = fastest_engine(onnx_file)
+        scores = {e: found[score_name] if e == found["engine"] else found[e][score_name] for e in engines}
         rows.append(
             {
                 "variant": name,
-                "score": metrics[name][score_name],
-                "change": 100 * (metrics[name][score_name] - original),
-                "megabytes": os.path.getsize(os.path.join(folders[name], "model.onnx")) / 2**20,
-                "paddle_int8": metrics[name].get("paddle_int8"),
-                "speed": speed,
-                "fastest_engine": max(engines, key=lambda engine: speed[engine]["texts_per_second"]),
+                "engine": engine,
+                "score": scores[engine],
+                "change": 100 * (scores[engine] - (rows[0]["score"] if rows else scores[engine])),
+                "scores": scores,
+                "megabytes": os.path.getsize(onnx_file) / 2**20,
+                "paddle_int8": found.get("paddle_int8"),
+                "speed": {engine: speeds[engine][name] for engine in engines},
             }
         )
     report = {
         "dataset": dataset,
         "score": score_name,
         "num_examples": metrics[names[0]]["num_examples"],
-        "machine": f"{processor()}, {usable_cores()} cores",
-        "versions": onnxruntime_version(),
+        "machine": f"{processor()} ({instruction_set('int8')}), {usable_cores()} cores",
+        "versions": engine_versions(),
         "engines": engines,
         "baseline": baseline,
         "advice": advice(rows, baseline, max_drop),
@@ -141,13 +144,15 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
 
 
 def report_table(report):
+    first = report["variants"][0]
     lines = [
         f"# {report['dataset']}: accuracy and speed after compression",
         "",
         f"{report['num_examples']} dev examples, {report['score'].replace('_', ' ')}; {report['machine']}; "
         f"{report['versions']}. Latency is the median over single texts, throughput that of batches of 32, "
         "both on texts of the dev set from the shortest to the longest, without tokenizing. In brackets: times as fast "
-        "as the first row, measured in turns with it.",
+        f"as {first['variant']} with {ENGINE_NAMES[first['engine']]}, measured in turns with it. `*`: the engine that "
+        "the predictor takes on this processor.",
         "",
         f"{report['advice']} Baseline: "
         + ", ".join(f"{BASELINES[name]}, {100 * score:.2f}" for name, score in report["baseline"].items())
@@ -162,19 +167,36 @@ def report_table(report):
             "|---|---|---|---|---|---|",
         ]
         for row in report["variants"]:
-            speed = row["speed"][engine]
+            speed, score = row["speed"][engine], row["scores"][engine]
             lines.append(
-                f"| {row['variant']} | {100 * row['score']:.2f} | {row['change']:+.2f} | {row['megabytes']:.1f} "
+                f"| {row['variant']}{' *' if engine == row['engine'] else ''} | {100 * score:.2f} "
+                f"| {100 * (score - first['score']):+.2f} | {row['megabytes']:.1f} "
                 f"| {speed['latency_ms']:.2f} ({speed['latency_speed_up']:.2f}x) "
                 f"| {speed['texts_per_second']:.0f} ({speed['speed_up']:.2f}x) |"
             )
     return "\n".join(lines) + "\n"
 
 
+def speed_of(row):
+    """The speed of a row with the engine that the predictor takes."""
+    return row["speed"][row["engine"]]
+
+
 def choose_best(rows, max_drop):
-    """The row of the fastest variant that lost at most `max_drop` points; None where all lost more."""
-    good = [row for row in rows[1:] if row["change"] >= -max_drop - 1e-9]
-    return max(good, key=lambda row: row["speed"][row["fastest_engine"]]["texts_per_second"], default=None)
+    """The row of the fastest variant that lost at most `max_drop` points and is faster than the original; None where
+    there is none. Score and speed are those with the engine that the predictor takes on this processor.
+    """
+    good = [row for row in rows[1:] if row["change"] >= -max_drop - 1e-9 and speed_of(row)["speed_up"] > 1]
+    return max(good, key=lambda row: speed_of(row)["texts_per_second"], default=None)
+
+
+def why_none(rows, max_drop):
+    """Why `choose_best` found none, in half a sentence."""
+    closest = max(rows[1:], key=lambda row: row["change"])
+    if closest["change"] >= -max_drop - 1e-9:
+        return f"no variant within {max_drop:g} points is faster than {rows[0]['variant']} on this processor"
+    change = f"{closest['change']:+.2f}"
+    return f"every variant lost more than {max_drop:g} points; {closest['variant']} is closest ({change})"
 
 
 def advice(rows, baseline, max_drop):
@@ -183,15 +205,14 @@ def advice(rows, baseline, max_drop):
     if rows[0]["score"] <= max(baseline.values()):
         return "The original scores no better than the baseline, so there is nothing to compare: train it first."
     if row is None:
-        closest = max(rows[1:], key=lambda row: row["change"])
-        return (
-            f"Take {rows[0]['variant']}: every variant lost more than {max_drop:g} points; {closest['variant']} is "
-            f"closest ({closest['change']:+.2f})."
-        )
-    engine = row["fastest_engine"]
+        return f"Take {rows[0]['variant']}: {why_none(rows, max_drop)}."
+    return f"Take {gains(row)}; it is copied to best/."
+
+
+def gains(row):
     return (
-        f"Take {row['variant']}: {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast with "
-        f"{ENGINE_NAMES[engine]}; it is copied to best/."
+        f"{row['variant']}: {row['change']:+.2f} points, {speed_of(row)['speed_up']:.2f}x as fast with "
+        f"{ENGINE_NAMES[row['engine']]}"
     )
 
 
@@ -199,7 +220,7 @@ def pick_best(output_dir, rows, max_drop):
     """Copies the row of `choose_best` to `<output_dir>/best`.
 
     Returns:
-        The variant's name, or None where none qualifies: the log names the closest, and an older best is removed.
+        The variant's name, or None where none qualifies: the log says why, and an older best is removed.
     """
     best = os.path.join(output_dir, "best")
     ours = (read_metrics(best) or {}).get("variant")  # one of these copies
@@ -207,16 +228,11 @@ def pick_best(output_dir, rows, max_drop):
     if row is None:
         if ours:
             shutil.rmtree(best, ignore_errors=True)
-        closest = max(rows[1:], key=lambda row: row["change"])
-        logger.warning(
-            f"no variant is within {max_drop:g} points of the original; the closest is {closest['variant']} "
-            f"({closest['change']:+.2f}). There is no {best}"
-        )
+        logger.warning(f"{why_none(rows, max_drop)}. There is no {best}")
         return None
     if os.path.exists(best) and not ours:
         logger.warning(f"{best} was not made by compression and stays as it is; the best variant is {row['variant']}")
         return row["variant"]
-    engine = row["fastest_engine"]
     source = os.path.join(output_dir, row["variant"])
     with new_folder(best) as folder:
         for name in os.listdir(source):
@@ -225,9 +241,5 @@ def pick_best(output_dir, rows, max_drop):
             if os.path.isfile(path) and (name == "model.onnx" or not name.startswith("model.") or "-" not in name):
                 shutil.copy2(path, folder)
         write_json(os.path.join(folder, "metrics.json"), {**read_metrics(source), "variant": row["variant"]})
-    console.row(
-        "best",
-        f"{best}: {row['variant']}, {row['change']:+.2f} points, {row['speed'][engine]['speed_up']:.2f}x as fast "
-        f"({ENGINE_NAMES[engine]})",
-    )
+    console.row("best", f"{best}: {gains(row)}")
     return row["variant"]

@@ -30,7 +30,7 @@ def draw_report(report, best, path):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for number, row in enumerate(rows, start=1):
-            texts_per_second = row["speed"][row["fastest_engine"]]["texts_per_second"]
+            texts_per_second = row["speed"][row["engine"]]["texts_per_second"]
             colour = BEST if row is best else ORIGINAL if row is rows[0] else PLAIN
             place = (texts_per_second, 100 * row["score"])
             size, order = (16, 4) if row is best else (13, 3)
@@ -51,7 +51,7 @@ def draw_report(report, best, path):
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        axes.set_xlabel("texts/s in batches of 32, each variant with its fastest engine")
+        axes.set_xlabel("texts/s in batches of 32, each variant with the engine that the predictor takes")
         axes.set_ylabel(f"dev {report['score'].replace('_', ' ')}, %")
         axes.set_title(f"{report['dataset']}: {report['num_examples']} dev examples; {report['machine']}", fontsize=10)
         with work_folder(os.path.dirname(path), "picture") as work:

@@ -17,9 +17,9 @@ import pytest
 from conftest import PREDICTOR, ROOT, SCRIPT_OF, answer_of, arguments_for, assert_same, call, inputs_of, read
 from ernie_predictor import ErniePredictor, PredictorError, cpu
 from ernie_predictor.cpu import installed_backends
-from ernie_predictor.derived_models import quantized_form
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import has_bf16
+from ernie_predictor.onnx_files import quantized_form
 from ernie_predictor.tasks import load_task
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -24,9 +24,9 @@ try:
 except ImportError as e:
     sys.exit(f"prepare_models.py: error: {e}; copy deploy/predictor, too, and pip install -r requirements.txt")
 from ernie_predictor.cpu import find_onnx
-from ernie_predictor.derived_models import quantized_form
 from ernie_predictor.files import new_folder
 from ernie_predictor.gpu_models import prepare
+from ernie_predictor.onnx_files import quantized_form
 
 MODELS = {"seq_cls": "ernie_seqcls", "token_cls": "ernie_tokencls", "qa": "ernie_qa"}
 OUTPUTS = {"seq_cls": ["logits"], "token_cls": ["logits"], "qa": ["start_logits", "end_logits"]}

@@ -4,6 +4,7 @@
 
 #include "compiled_model.h"
 #include "engine.h"
+#include "machine.h"
 
 namespace ernie {
 namespace {
@@ -18,7 +19,7 @@ ov::Core& core() {
 class OpenVinoEngine : public Engine {
  public:
   OpenVinoEngine(const std::string& onnx_file, int num_threads, const std::string& cache_dir) : path_(onnx_file) {
-    const ov::AnyMap config = {
+    ov::AnyMap config = {
         // By default it computes an FP32 model in bfloat16 if the processor can.
         ov::hint::inference_precision(ov::element::f32),
         ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
@@ -27,6 +28,8 @@ class OpenVinoEngine : public Engine {
         // Pinned threads of several processes share the same cores, while others are idle.
         ov::hint::enable_cpu_pinning(false),
     };
+    // Without VNNI its INT8 products saturate. This computes the same file in float32; an FP32 model stays as it is.
+    if (!has_vnni()) config["LP_TRANSFORMS_MODE"] = false;
     open(config, CompiledModel(onnx_file, ov::get_openvino_version().buildNumber, cache_dir));
     std::vector<std::string> names;
     for (const auto& input : model_.inputs()) {

@@ -26,6 +26,19 @@ double quota_of(const std::string& folder, bool is_version_2) {
 
 }  // namespace
 
+bool has_vnni() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (line.rfind("flags", 0) != 0) continue;
+    line += ' ';
+    for (const auto* name : {" avx512_vnni ", " avx_vnni ", " amx_int8 "}) {
+      if (line.find(name) != std::string::npos) return true;
+    }
+    break;
+  }
+  return false;
+}
+
 int usable_cores() {
   double cores = std::max(1U, std::thread::hardware_concurrency());
   cpu_set_t set;

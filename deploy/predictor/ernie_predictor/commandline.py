@@ -312,7 +312,7 @@ def benchmark(predictor, items):
         predictor.task.tokenize(chunk)
     tokenizing = time.perf_counter() - start
     model = predictor.model
-    print(f"{model.path}, {model.precision_mode} through {model.backend}")
+    print(f"{model.path}: {model}")
     print(f"{len(pairs):,} texts, batch size {predictor.batch_size}")
     print(f"QPS: {len(pairs) / seconds:.1f} texts/s from text to answer ({seconds:.2f} s)")
     print(f"     {len(pairs) / tokenizing:.1f} texts/s tokenizing alone ({100 * tokenizing / seconds:.1f}% of it)")

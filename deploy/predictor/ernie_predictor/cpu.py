@@ -4,10 +4,11 @@ import hashlib
 import importlib.metadata
 import os
 
-from .derived_models import Derived, quantize, quantized_form
+from .derived_models import Derived, quantize
 from .errors import PredictorError, UsageError
 from .machine import has_bf16, processor, processor_id, usable_cores
-from .runtimes import PaddleModel, installed_engines, is_importable, open_onnx
+from .onnx_files import quantized_form
+from .runtimes import PaddleModel, fastest_engine, installed_engines, is_importable, open_onnx
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -21,19 +22,15 @@ def installed_backends():
     return [name for name in BACKENDS if name in engines or (name == "paddle" and paddle)]
 
 
-def choose_backend(backend, quantized_dynamically):
-    """The backend to open: the one asked for, or with "auto" the fastest that is installed.
-
-    OpenVINO is that, except on a dynamically quantized model: it computes the matrix products no faster than in FP32,
-    while ONNX Runtime has kernels for them.
+def choose_backend(backend, onnx_file=None):
+    """The backend to open: the one asked for, or with "auto" the fastest that is installed, for `onnx_file`.
 
     Raises:
         PredictorError: it is not installed; the message names the package.
     """
     installed = installed_backends()
     if backend == "auto":
-        order = ("onnxruntime", "openvino") if quantized_dynamically else ("openvino", "onnxruntime")
-        backend = next((name for name in (*order, "paddle") if name in installed), None)
+        backend = fastest_engine(onnx_file, installed) or next(iter(installed), None)
         if backend is None:
             raise PredictorError("nothing that runs a model is installed: pip install -r requirements_cpu.txt")
     if backend not in BACKENDS:
@@ -88,20 +85,18 @@ def open_model(
     if backend == "auto" and has_paddle and not has_onnx and "paddle" in installed_backends():
         backend = "paddle"
     if backend == "paddle":
-        choose_backend(backend, False)
+        choose_backend(backend)
         if calibration_batches is not None:
             raise UsageError("--backend paddle takes the INT8 model that compress_*.py wrote: leave --calibration out")
         return PaddleModel(model_dir, precision_mode, use_cpu)
     path, form = find_onnx(model_dir, precision_mode)
     if calibration_batches is not None and form is not None:
         raise UsageError(f"{path} is an INT8 model, with scales of its own: leave --calibration out")
+    engine = choose_backend("openvino" if precision_mode == "bf16" else backend, path)  # before any work
     if precision_mode == "int8" and form is None:
-        form = "dynamic" if calibration_batches is None else "static"
-        engine = choose_backend(backend, form == "dynamic")
         path = quantize(path, cache_dir, calibration_batches)
+        engine = choose_backend(backend, path)
         cache_dir = None  # what is made of that lies beside it
-    else:
-        engine = choose_backend("openvino" if precision_mode == "bf16" else backend, form == "dynamic")
     bf16, blob = precision_mode == "bf16", None
     if engine == "openvino" and os.path.getsize(path) >= LARGE:
         blob = compiled_model(path, bf16, cache_dir)

@@ -10,70 +10,21 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 
 from tqdm import tqdm
 
 from .errors import CacheError, PredictorError, cannot_load
 from .files import file_hash, work_folder, write_text
-from .int8 import calibrate, quantize_onnx, quiet_loggers
+from .int8 import calibrate, quantize_onnx, quiet_loggers, widen_scales
 from .runtimes import is_importable
 
 # Of the code that makes these files. Raise it when another file is to be made of the same model.
-VERSION = 1
+VERSION = 2
 # Bytes of a file whose hash is kept. Smaller ones are hashed at each start, which takes 20 ms at most.
 LARGE = 2**25
 
 _ID = "[0-9a-f]{12}(?:-[0-9a-f]{12})?"
-
-
-def quantized_form(onnx_file):
-    """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None."""
-    kinds = op_types(onnx_file)
-    return "static" if "QuantizeLinear" in kinds else "dynamic" if "DynamicQuantizeLinear" in kinds else None
-
-
-def op_types(onnx_file):
-    """The types of an ONNX file's nodes; of a damaged file, as far as it can be read.
-
-    Reads protobuf's encoding itself, so that no package for reading ONNX is needed, and steps over the weights:
-    ModelProto.graph is field 7, GraphProto.node field 1, NodeProto.op_type field 4.
-    """
-    found = set()
-
-    def number(f):
-        value = shift = 0
-        while shift < 64:
-            byte = f.read(1)[0]
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-        raise ValueError("no number of protobuf")
-
-    def fields(f, end):
-        """Yields (field, end of its content) at the beginning of each content that has a length."""
-        while f.tell() < end:
-            key = number(f)
-            if key & 7 == 2:
-                stop = number(f) + f.tell()
-                yield key >> 3, stop
-                f.seek(stop)
-            elif key & 7 == 0:
-                number(f)
-            else:
-                f.seek({1: 8, 5: 4}[key & 7], os.SEEK_CUR)
-
-    with open(onnx_file, "rb") as f, contextlib.suppress(IndexError, KeyError, ValueError, OverflowError, OSError):
-        for field, graph_end in fields(f, os.path.getsize(onnx_file)):
-            if field != 7:
-                continue
-            for field, node_end in fields(f, graph_end):
-                if field != 1:
-                    continue
-                for field, end in fields(f, node_end):
-                    if field == 4:
-                        found.add(f.read(end - f.tell()).decode("utf-8", "replace"))
-    return found
 
 
 class Derived:
@@ -310,9 +261,13 @@ def quantize_dynamically(source, target):
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = onnx.load(source)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     # ONNX Runtime advises to preprocess the model: nothing that a user could act on.
-    with quiet_loggers():
+    with quiet_loggers(), tempfile.TemporaryDirectory() as folder:
         # Given a file's name, it would write another beside it, which a read-only folder forbids.
-        quantize_dynamic(
-            onnx.load(source), target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
-        )
+        made = os.path.join(folder, "model.onnx")
+        quantize_dynamic(model, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        model = onnx.load(made)
+    widen_scales(model, weights)
+    onnx.save(model, target)

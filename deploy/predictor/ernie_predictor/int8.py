@@ -11,6 +11,11 @@ import threading
 
 import numpy as np
 
+from .onnx_files import PAIRS_FIT
+
+# Two products of uint8 and int8, added in 16 bits: 255 * 128 fits, 255 * 129 does not.
+LARGEST_PAIR = 128
+
 
 @contextlib.contextmanager
 def quiet_loggers(*names):
@@ -103,12 +108,15 @@ def quantize_onnx(source, target, products, quantize_tables=False):
             values int8 for a weight, None for an activation. None leaves all products in float32.
         quantize_tables: also keep the embedding tables as int8, one scale per table.
 
+    Scales of weights are widened where a processor could saturate; see `widen_scales`.
+
     Raises:
         ValueError: the products are of another graph.
     """
     import onnx
 
     model = onnx.load(source)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     matmuls = [node for node in model.graph.node if node.op_type == "MatMul"]
     products = [(None, None)] * len(matmuls) if products is None else products
     if len(matmuls) != len(products):
@@ -128,8 +136,73 @@ def quantize_onnx(source, target, products, quantize_tables=False):
         for node in [n for n in model.graph.node if n.op_type == "Gather"]:
             graph.table(node)
     graph.finish()
+    widen_scales(model, weights)
     onnx.checker.check_model(model)
     onnx.save(model, target)
+
+
+def safe_scale(weight, scale):
+    """Widens a weight's scale until no pair of its integers can saturate, however they are rounded.
+
+    Processors without VNNI multiply uint8 by int8 in pairs and add the two products in 16 bits, with saturation
+    (x86's vpmaddubsw; rows 0 and 1 of a weight meet, 2 and 3, and so on). Where the integers of a pair that have one
+    sign add up to at most `LARGEST_PAIR`, they cannot. This takes a step that is some 1.3 times as wide, where 7 bits
+    (NNCF's overflow_fix, ONNX Runtime's reduce_range) take one of 2 times for all columns alike.
+
+    Args:
+        weight: float32 [in, out].
+        scale: float32, the step of one integer, a scalar or [out].
+    """
+    # Rounding up both moves a pair by less than 2.
+    return np.maximum(scale, _largest_pair(weight, np.ndim(scale)) / np.float32(LARGEST_PAIR - 2))
+
+
+def _largest_pair(weight, per_column):
+    """The largest sum of two neighbours in a column, of those of one sign; [out], or one number."""
+    pairs = np.pad(weight, ((0, len(weight) % 2), (0, 0))).reshape(-1, 2, weight.shape[1])
+    if pairs.dtype == np.int8:
+        pairs = pairs.astype(np.int16)
+    sums = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
+    return sums.max(axis=0 if per_column else None)
+
+
+def widen_scales(model, weights):
+    """Quantizes weights anew, with `safe_scale`, that a processor without VNNI could saturate with, and says so in the
+    file's metadata. So the file gives the same answers on every processor.
+
+    Args:
+        model: an `onnx.ModelProto` of `quantize_onnx` or of ONNX Runtime's quantize_dynamic; is changed.
+        weights: {name: `onnx.TensorProto`} of the model that it was made of.
+    """
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            dequantize = makers.get(node.input[1])
+            if dequantize is None or dequantize.op_type != "DequantizeLinear":
+                continue
+            name = dequantize.input[0]
+        elif node.op_type == "MatMulInteger":
+            name = node.input[1]
+        else:
+            continue
+        if name not in tensors:  # attention's products of two activations, for which kernels do not need it
+            continue
+        if _largest_pair(numpy_helper.to_array(tensors[name]), False) > LARGEST_PAIR:
+            source = name.removesuffix("_quantized")
+            scale = numpy_helper.to_array(tensors[f"{source}_scale"])
+            if source in weights:
+                weight = numpy_helper.to_array(weights[source])
+            else:  # of a model that was quantized already
+                weight = numpy_helper.to_array(tensors[name]) * scale
+            scale = safe_scale(weight, scale)
+            values = np.round(weight / scale).astype(np.int8)
+            tensors[f"{source}_scale"].CopyFrom(numpy_helper.from_array(scale, f"{source}_scale"))
+            tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+    if PAIRS_FIT not in [(entry.key, entry.value) for entry in model.metadata_props]:
+        model.metadata_props.add(key=PAIRS_FIT[0], value=PAIRS_FIT[1])
 
 
 class QuantizedGraph:

@@ -48,10 +48,39 @@ def _read(*path):
         return ""
 
 
+def _instructions():
+    """The processor's instructions as /proc/cpuinfo names them; empty where there is none (Windows, macOS)."""
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
+    return set(flags[1].split()) if flags else set()
+
+
 def has_bf16():
     """Whether the processor has bfloat16 instructions; True where that cannot be told."""
-    cpuinfo = _read("/proc/cpuinfo")
-    return not cpuinfo or re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo) is not None
+    found = _instructions()
+    return not found or bool(found & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def has_vnni():
+    """Whether the processor adds products of uint8 and int8 in 32 bits, fast (x86: VNNI or AMX). False where that
+    cannot be told.
+
+    Others add them in pairs in 16 bits, which saturates (AMD before Zen 4, Intel's servers before Cascade Lake and
+    desktops before Ice Lake). ARM's processors do not, but of the two engines only ONNX Runtime's kernels are known to
+    be fast there.
+    """
+    return bool(_instructions() & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def instruction_set(precision_mode):
+    """The widest instructions that engines compute a precision with here: "AVX-512 VNNI"; for a line in a log."""
+    names = {
+        "int8": {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "i8mm": "I8MM",
+                 "asimddp": "dot product"},
+        "bf16": {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "BF16"},
+    }.get(precision_mode, {})  # fmt: skip
+    names |= {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+    found = _instructions()
+    return next((name for flag, name in names.items() if flag in found), platform.machine())
 
 
 def processor():
@@ -62,6 +91,5 @@ def processor():
 
 def processor_id():
     """12 hex digits for the processor's kind: its name and instructions. Clouds give one name to several kinds."""
-    instructions = re.search(r"^(?:flags|Features)\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
-    kind = (platform.machine(), processor(), instructions[1] if instructions else "")
+    kind = (platform.machine(), processor(), " ".join(sorted(_instructions())))
     return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]

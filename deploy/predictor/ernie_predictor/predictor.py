@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .derived_models import quantized_form
 from .errors import PredictorError, UsageError
+from .machine import instruction_set
+from .onnx_files import quantized_form
 from .runtimes import Model
 from .tasks import Answer, Feature, Pair, Task, load_task
 
@@ -92,6 +93,7 @@ def open_folder(
             model_dir, device, device_id, backend, precision_mode, batch_size, lengths, num_threads, cache_dir
         )
     model.precision_mode = precision_mode
+    model.instructions = instruction_set(model.computes_in or precision_mode) if device == "cpu" else None
     check_outputs(task, model, model_dir)
     return task, model
 

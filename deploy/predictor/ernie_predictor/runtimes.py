@@ -18,13 +18,30 @@ import weakref
 import numpy as np
 
 from .errors import PredictorError, cannot_load, one_line
+from .machine import has_vnni
+from .onnx_files import pairs_fit, quantized_form
 
-CPU_ENGINES = ("openvino", "onnxruntime")  # fastest first
+CPU_ENGINES = ("openvino", "onnxruntime")
 
 
 def installed_engines():
-    """The engines of `CPU_ENGINES` that are installed, fastest first."""
+    """The engines of `CPU_ENGINES` that are installed."""
     return [name for name in CPU_ENGINES if is_importable(name)]
+
+
+def fastest_engine(onnx_file, engines=None):
+    """Which engine, of those that are installed, computes a file fastest on this processor; None where there is none.
+
+    OpenVINO does, except INT8 where only ONNX Runtime has fast kernels for it: products that are quantized while they
+    run, and all of them on a processor without VNNI (benchmarks/README.md has the figures).
+    """
+    form = quantized_form(onnx_file)
+    if form == "dynamic" or (form == "static" and not has_vnni()):
+        order = ("onnxruntime", "openvino")
+    else:
+        order = ("openvino", "onnxruntime")
+    engines = installed_engines() if engines is None else engines
+    return next((name for name in order if name in engines), None)
 
 
 def is_importable(module):
@@ -45,9 +62,6 @@ def engine_versions():
                 found.append(f"{name} {importlib.metadata.version(package).split('-')[0]}")
                 break
     return ", ".join(found)
-
-
-onnxruntime_version = engine_versions  # the name that ernie/report.py and the benchmarks know
 
 
 def open_onnx(path, engine, num_threads, bf16=False, blob=None):
@@ -74,9 +88,10 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = num_threads
-        # Without VNNI instructions its products of uint8 and int8 are summed in 16 bits, in pairs, and overflow: a
-        # pruned INT8 model's logits moved by 0.8 of 10. This lets such processors take a kernel that does not.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        # Without VNNI its products of uint8 and int8 saturate: a pruned INT8 model's logits moved by 0.8 of 10. This
+        # lets such processors take a kernel that does not, for files of others, whose weights allow it; it takes 1.4
+        # times as long.
+        options.add_session_config_entry("session.x64quantprecision", "0" if pairs_fit(path) else "1")
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     return OnnxModel(path, engine, open_session)
@@ -95,6 +110,8 @@ class Model:
         backend: what runs it.
         widths: the last dimension of each output: classes, tags, or None where it is the length, or not known.
         precision_mode: as `open_folder` was asked, or found.
+        computes_in: the precision of its products: "fp32" for an INT8 model where INT8 is not exact; None: the model's.
+        instructions: of the processor that it is computed with, as far as `open_folder` knows.
 
     A child has none of its parent's threads. ONNX Runtime then crashes, and OpenVINO waits forever, when Python ends
     or deletes what the parent opened. So the child never deletes it.
@@ -103,6 +120,13 @@ class Model:
     backend: str
     widths: list[int | None]
     precision_mode: str
+    computes_in: str | None = None
+    instructions: str | None = None
+
+    def __str__(self):
+        """What computes it: "int8 with onnxruntime, AVX2"."""
+        precision = self.precision_mode + (f" (computed in {self.computes_in})" if self.computes_in else "")
+        return f"{precision} with {self.backend}" + (f", {self.instructions}" if self.instructions else "")
 
     def __init__(self, path):
         self.path = str(path)
@@ -245,6 +269,11 @@ class OpenVinoModel(Model):
             # shapes. With its default of 5000, each further shape of ERNIE 3.0-Medium in INT8 took 2.4 MB more.
             "CPU_RUNTIME_CACHE_CAPACITY": 1000,
         }
+        if not has_vnni() and quantized_form(path) is not None:
+            # There its INT8 products saturate: 55 of 1,200 headlines got another label, and those of attention do so
+            # whatever the weights are. This computes the same file in float32, which takes no longer.
+            self._config["LP_TRANSFORMS_MODE"] = False
+            self.computes_in = "fp32"
         super().__init__(path)
         compiled = self.runtime.compiled
         _check_inputs(path, [value.any_name for value in compiled.inputs])

@@ -56,7 +56,7 @@ class Host:
                     logger.exception("%s could not be opened", model.name)
                 return False
             self.services[model.name] = service
-            logger.info("%s: %s is ready (%s)", model.name, model.folder, service.model.backend)
+            logger.info("%s: %s is ready (%s)", model.name, model.folder, service.model)
         return True
 
     def close(self):
