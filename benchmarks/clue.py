@@ -28,7 +28,7 @@ ENVIRONMENT = dict(os.environ)  # of the scripts; the imports below set the numb
 from ernie.tasks import DATA_SETS  # isort: skip  makes the predictor's package importable
 import yaml
 from ernie_predictor.commandline import HelpFormatter, existing_file
-from ernie_predictor.machine import processor, usable_cores
+from ernie_predictor.machine import processor_kind, usable_cores
 from tqdm import tqdm
 
 from ernie.files import content_hash, file_hash, write_json, write_text
@@ -178,7 +178,7 @@ def main():
         scores[dataset] = {variant: read(folder / made / "metrics.json") for variant, made in VARIANTS.items()}
         times[dataset] = {step: steps[step]["seconds"] for step, *_ in STEPS}
         # After each data set: what is there is shown, whatever becomes of the rest.
-        machine = f"{usable_cores()} cores of {processor()}; Python {platform.python_version()}"
+        machine = f"{usable_cores()} cores of {processor_kind()}; Python {platform.python_version()}"
         title = f"{model}, dev scores; {machine}"
         write_text(Path(args.output_dir) / "clue.md", f"{title}\n\n{table_of(scores)}")
         figures = {"model": model, "machine": machine, "scores": scores, "seconds": times}

@@ -26,7 +26,7 @@ import numpy as np
 import paddlenlp.transformers
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.int8 import quantize_onnx
-from ernie_predictor.machine import processor
+from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import engine_versions, installed_engines, open_onnx
 from paddlenlp.transformers import ErnieTokenizer
 
@@ -162,7 +162,7 @@ def main():
                         times.setdefault((name, shape), []).append(time.perf_counter() - start)
 
     print(
-        f"\nERNIE 3.0-{args.arch}, {args.task}, {args.threads} threads of {processor()}; {engine_versions()}; "
+        f"\nERNIE 3.0-{args.arch}, {args.task}, {args.threads} threads of {processor_kind()}; {engine_versions()}; "
         f"Python {platform.python_version()}; {', '.join(f'{n} {s:.0f} MB' for n, s in sizes.items())}\n"
     )
     print("| engine, model, ms | " + " | ".join(f"batch {shape.replace('x', ' × ')}" for shape in args.shapes) + " |")

@@ -30,7 +30,7 @@ import types
 
 from compression_speed import json_file, make_folders, markdown, write_results
 from ernie_predictor.commandline import HelpFormatter, percentiles, positive
-from ernie_predictor.machine import processor
+from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import engine_versions
 from predictor_speed import LENGTHS, add_job_flags, load_texts
 
@@ -169,7 +169,7 @@ def main():
         for dataset in args.datasets:
             with tempfile.TemporaryDirectory() as models:
                 tables[dataset], libraries = measure(args, program, dataset, models)
-    machine = f"{args.threads} threads of {processor()}; {engine_versions()}; Python {platform.python_version()}"
+    machine = f"{args.threads} threads of {processor_kind()}; {engine_versions()}; Python {platform.python_version()}"
     needs = {os.path.basename(path): os.path.getsize(path) for path in sorted(libraries) if os.path.exists(path)}
     figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "figures": tables}
     figures |= {"program, bytes": size, "libraries, bytes": needs}

@@ -30,7 +30,7 @@ import time
 
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.dev_sets import read_dev_set
-from ernie_predictor.machine import processor
+from ernie_predictor.machine import processor_kind
 from ernie_predictor.tokenizer import TOKENIZERS, ErnieTokenizer
 from tokenizer_fuzz import ALL, make_vocab, random_texts
 from tqdm import tqdm
@@ -214,7 +214,7 @@ def main():
             number, speeds = measure(args, folder)
     except subprocess.CalledProcessError as e:
         sys.exit(f"{Path(e.cmd[0]).name} ended with status {e.returncode}: see above")
-    machine = f"one thread of {processor()}; Python {platform.python_version()}"
+    machine = f"one thread of {processor_kind()}; Python {platform.python_version()}"
     print("\n| | Compared | Different |\n|---|---|---|")
     for name, (compared, different) in results.items():
         print(f"| {name} | {compared:,} | {different} |")

@@ -163,12 +163,12 @@ def main():
     args.plain_environment = dict(os.environ)
     import workarounds  # noqa: F401
 
-    from ernie_predictor.machine import processor, usable_cores
+    from ernie_predictor.machine import processor_kind, usable_cores
 
     from ernie.tasks import DATA_SETS, SEQ_CLS
 
     args.tasks = {name: row.task for name, row in DATA_SETS.items()}
-    print(f"{processor()}, {usable_cores()} cores; Python {platform.python_version()}")
+    print(f"{processor_kind()}, {usable_cores()} cores; Python {platform.python_version()}")
     print(f"Samples a second, median of {args.repeat} runs each\n")
     print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
     print("|---|---|---|---|---|---|")

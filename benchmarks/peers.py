@@ -37,8 +37,8 @@ import numpy as np
 if not CHILD:
     from compression_speed import json_file, make_folders, markdown, paddle_inference, random_batch, write_results
     from ernie_predictor.commandline import HelpFormatter, existing_file
-    from ernie_predictor.machine import has_bf16, processor
-    from ernie_predictor.runtimes import engine_versions, installed_engines, open_onnx
+    from ernie_predictor.machine import has_bf16, processor_kind
+    from ernie_predictor.runtimes import engine_versions, fastest_engine, open_onnx
     from paddlenlp.transformers import AutoModelForSequenceClassification
     from predictor_speed import speed_up
 
@@ -389,10 +389,10 @@ def main():
                 versions = peers.about["versions"]
                 theirs |= {tuple(key): peers for key in peers.about["names"]}
 
-        engine = installed_engines()[0]
         paddle, ours = paddle_inference(folders["FP32"], args.threads), {}
         for model, path in folders.items():
             width, _, precision = model.rpartition(", ")
+            engine = fastest_engine(f"{path}/model.onnx")
             model = f"{OURS}, {ENGINE_NAMES[engine]}{width and ', ' + width}"
             ours[model, precision] = open_onnx(f"{path}/model.onnx", engine, args.threads)
             if precision == "FP32" and engine == "openvino" and has_bf16():
@@ -419,7 +419,7 @@ def main():
 
     packages = ", ".join(f"{package} {version}" for package, version in versions.items())
     about = (f"ERNIE 3.0-{args.arch.capitalize()}'s architecture, a classifier of 15 classes, random weights, "
-             f"{args.threads} threads of {processor()}; this project with {engine_versions()}, Python "
+             f"{args.threads} threads of {processor_kind()}; this project with {engine_versions()}, Python "
              f"{platform.python_version()}; peers with {packages or 'none'}")  # fmt: skip
     figures = {
         "about": about,

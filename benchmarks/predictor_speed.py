@@ -33,7 +33,7 @@ import numpy as np
 from compression_speed import LABELS, json_file, make_folders, markdown, paddle_inference, write_results
 from ernie_predictor import ErniePredictor, load_task
 from ernie_predictor.commandline import HelpFormatter, existing_file, positive
-from ernie_predictor.machine import processor
+from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import engine_versions
 from ernie_predictor.tasks import join_tokens
 from ernie_predictor.tokenizer import TOKENIZERS
@@ -318,7 +318,7 @@ def main():
         process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         with tempfile.TemporaryDirectory() as folder, process:
             results[dataset] = process.submit(measure, args, dataset, folder).result()
-    machine = f"{args.threads} threads of {processor()}; {engine_versions()}; Python {platform.python_version()}"
+    machine = f"{args.threads} threads of {processor_kind()}; {engine_versions()}; Python {platform.python_version()}"
     figures = {
         "architecture": args.arch,
         "batch_size": args.batch_size,

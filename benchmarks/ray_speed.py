@@ -32,7 +32,7 @@ import psutil
 from ernie_predictor import load_task
 from ernie_predictor.commandline import HelpFormatter, positive
 from ernie_predictor.dev_sets import read_dev_set
-from ernie_predictor.machine import processor, usable_cores
+from ernie_predictor.machine import processor_kind, usable_cores
 from tqdm import tqdm
 
 CLUSTER = """
@@ -224,7 +224,7 @@ def main():
 
     speeds = {name: args.texts / statistics.median(found) for name, found in times.items()}
     ratio, growth = speeds["infer_ray.py"] / speeds["infer_cpu.py"], growth_of(samples)
-    machine = {"processor": processor(), "cores": usable_cores(), **about}
+    machine = {"processor": processor_kind(), "cores": usable_cores(), **about}
     settings = {
         name: getattr(args, name) for name in ("texts", "nodes", "cores", "num_threads", "block_size", "rounds")
     }

@@ -45,7 +45,7 @@ import types
 
 import psutil
 from ernie_predictor.commandline import HelpFormatter, existing_file, percentiles
-from ernie_predictor.machine import processor, usable_cores
+from ernie_predictor.machine import processor_kind, usable_cores
 from ernie_predictor.tokenizer import ErnieTokenizer
 
 SIMPLE, FP32, INT8 = "SimpleServing, FP32", "server_seq_cls.py, FP32", "server_seq_cls.py, INT8"
@@ -429,7 +429,7 @@ def machine():
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    return {"processor": processor(), "cores": usable_cores(), "python": platform.python_version(), **versions}
+    return {"processor": processor_kind(), "cores": usable_cores(), "python": platform.python_version(), **versions}
 
 
 def print_tables(args, results):

@@ -23,7 +23,7 @@ ENVIRONMENT = dict(os.environ)  # of the trainings; the imports below set the nu
 
 from ernie.tasks import DATA_SETS  # isort: skip  makes the predictor's package importable
 from ernie_predictor.commandline import HelpFormatter, existing_file, positive
-from ernie_predictor.machine import processor, usable_cores
+from ernie_predictor.machine import processor_kind, usable_cores
 
 from ernie.files import write_json
 
@@ -87,7 +87,7 @@ def main():
                 print(what, file=sys.stderr, flush=True)
                 runs[processes, each].append(train(args, model, processes, each))
 
-    machine = f"{cores} cores of {processor()}; Python {platform.python_version()}"
+    machine = f"{cores} cores of {processor_kind()}; Python {platform.python_version()}"
     title = f"ERNIE 3.0-{args.arch}, {args.dataset}, {args.batch_size} texts per step, {args.steps} steps; {machine}"
     lines = ["| Processes | Cores each | Samples/s (range) | Times the first row | Peak memory per process, MiB |"]
     lines.append("|---" * 5 + "|")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import paddle
 from ernie_predictor.int8 import quantize_onnx
-from ernie_predictor.machine import instruction_set, processor
+from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import fastest_engine, installed_engines
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
@@ -228,8 +228,8 @@ class CompressionTrainer(ErnieTrainer):
         logits = self.dev_set.onnx_logits(onnx_file, engine)
         num_examples = len(self.dev_split.examples)
         metrics = dev_metrics(self.data_args, num_examples, self.dev_set.scores(logits), self.baseline)
-        metrics |= {"engine": engine, "processor": f"{processor()} ({instruction_set('int8')})"}
-        for other in set(installed_engines()) - {engine}:
+        metrics |= {"engine": engine, "processor": processor_kind()}
+        for other in (name for name in installed_engines() if name != engine):
             found = self.dev_set.onnx_logits(onnx_file, other)
             metrics[other] = {**self.dev_set.scores(found), "agreement": self.dev_set.agreement(found, logits)}
         int8 = os.path.join(folder, "int8")

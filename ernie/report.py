@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 
-from ernie_predictor.machine import instruction_set, processor, usable_cores
+from ernie_predictor.machine import processor_kind, usable_cores
 from ernie_predictor.runtimes import engine_versions, fastest_engine, installed_engines, open_onnx
 
 from ernie import console
@@ -123,7 +123,7 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
         "dataset": dataset,
         "score": score_name,
         "num_examples": metrics[names[0]]["num_examples"],
-        "machine": f"{processor()} ({instruction_set('int8')}), {usable_cores()} cores",
+        "machine": f"{processor_kind()}, {usable_cores()} cores",
         "versions": engine_versions(),
         "engines": engines,
         "baseline": baseline,

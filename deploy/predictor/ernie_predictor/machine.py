@@ -49,15 +49,18 @@ def _read(*path):
 
 
 def _instructions():
-    """The processor's instructions as /proc/cpuinfo names them; empty where there is none (Windows, macOS)."""
-    flags = re.search(r"^(?:flags|Features)\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
-    return set(flags[1].split()) if flags else set()
+    """The processor's instructions as /proc/cpuinfo lists them; empty where there is none (Windows, macOS)."""
+    found = re.search(r"^(?:flags|Features)\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _has(*names):
+    return not {*names}.isdisjoint(_instructions().split())
 
 
 def has_bf16():
     """Whether the processor has bfloat16 instructions; True where that cannot be told."""
-    found = _instructions()
-    return not found or bool(found & {"avx512_bf16", "amx_bf16", "bf16"})
+    return not _instructions() or _has("avx512_bf16", "amx_bf16", "bf16")
 
 
 def has_vnni():
@@ -68,7 +71,7 @@ def has_vnni():
     desktops before Ice Lake). ARM's processors do not, but of the two engines only ONNX Runtime's kernels are known to
     be fast there.
     """
-    return bool(_instructions() & {"avx512_vnni", "avx_vnni", "amx_int8"})
+    return _has("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def instruction_set(precision_mode):
@@ -79,8 +82,7 @@ def instruction_set(precision_mode):
         "bf16": {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "BF16"},
     }.get(precision_mode, {})  # fmt: skip
     names |= {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
-    found = _instructions()
-    return next((name for flag, name in names.items() if flag in found), platform.machine())
+    return next((name for flag, name in names.items() if _has(flag)), platform.machine())
 
 
 def processor():
@@ -89,7 +91,12 @@ def processor():
     return name[1] if name else platform.processor() or platform.machine()
 
 
+def processor_kind():
+    """The processor's name and what it computes INT8 with: "AMD EPYC (AVX-512 VNNI)". For figures of speed."""
+    return f"{processor()} ({instruction_set('int8')})"
+
+
 def processor_id():
     """12 hex digits for the processor's kind: its name and instructions. Clouds give one name to several kinds."""
-    kind = (platform.machine(), processor(), " ".join(sorted(_instructions())))
+    kind = (platform.machine(), processor(), _instructions())
     return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
