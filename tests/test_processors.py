@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PREDICTOR, SAMPLE_DATA, assert_same
 from ernie_predictor import machine
+from ernie_predictor.int8 import safe_scale
 from ernie_predictor.machine import has_vnni
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -137,6 +139,27 @@ def test_a_compressed_model_gives_the_same_answers(old_processor, run_quickstart
     ):
         more = ["--benchmark", "--backend", backend, "--input", tmp_path / "texts"]
         assert f"model.onnx: {line}\n" in run([*old_processor, *command, *more])
+
+
+@pytest.mark.parametrize("rows", [1, 6, 7])
+@pytest.mark.parametrize("per_column", [True, False])
+def test_no_pair_of_weights_is_too_large(rows, per_column):
+    """Whichever way each weight is rounded; and a column is widened no more than its largest pair asks for."""
+    weight = np.random.default_rng(rows).normal(size=(rows, 50)).astype(np.float32)
+    weight[:, 0] = 1  # all of one sign: 126 / 2 each
+    weight[1::2, 1] = 0  # nothing to pair with
+    scale = np.abs(weight).max(axis=0 if per_column else None) / np.float32(127)
+    safe = safe_scale(weight, scale)
+    assert safe.shape == scale.shape and safe.dtype == np.float32 and (safe >= scale).all()
+    for rounded in (np.floor, np.ceil, np.round, lambda x: np.copysign(np.ceil(np.abs(x)), x)):
+        integers = np.pad(rounded(weight / safe), ((0, rows % 2), (0, 0))).astype(int)
+        for sign in (1, -1):
+            part = np.maximum(sign * integers, 0)
+            assert (part[0::2] + part[1::2]).max() <= 128
+        assert np.abs(integers).max() <= 127
+    if per_column:
+        assert safe[0] == pytest.approx(2 / 126 if rows > 1 else 1 / 126)
+        assert safe[1] == pytest.approx(127 / 126 * scale[1])
 
 
 @pytest.mark.parametrize(
