@@ -1,17 +1,17 @@
 """What INT8 computes on this processor: each engine against FP32, and against the same file computed exactly.
 
-python benchmarks/int8_exactness.py --original DIR --compressed DIR --input FILE
+python benchmarks/int8_exactness.py --original DIR --compressed DIR --dataset tnews --data_dir DIR
 
-The models are classifiers, for example best_models/tnews/export and best_models/tnews/mse16_1; FILE holds one text per
-line. "Exactly" is ONNX Runtime without graph optimizations: it dequantizes and multiplies in float32. "Alone" is an
-engine as it comes, without what the predictor sets for it. Speed is that of all texts in batches of 32, tokenized
-before, in turns; medians.
+"Exactly" is ONNX Runtime without graph optimizations: it dequantizes and multiplies in float32. "Alone" is an engine as
+it comes, without what the predictor sets for it. The dev set is answered with each in turns. Speed is that of the model
+alone, in batches of 32; medians.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "deploy" / "predictor"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "deploy" / "predictor"))
 
 import argparse
 import os
@@ -20,7 +20,8 @@ import time
 
 import numpy as np
 from ernie_predictor import Predictor, load_task
-from ernie_predictor.commandline import HelpFormatter, existing_file, open_input, positive, read_items, run
+from ernie_predictor.commandline import HelpFormatter, positive, run
+from ernie_predictor.dev_sets import read_dev_set, score
 from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import engine_versions, fastest_engine, installed_engines, open_onnx
 
@@ -51,44 +52,61 @@ def main():
     add = parser.add_argument
     add("--original", metavar="DIR", required=True, help="folder of the FP32 model")
     add("--compressed", metavar="DIR", required=True, help="folder of its INT8 model")
-    add("--input", metavar="FILE", type=existing_file, required=True, help="texts, one per line")
+    add("--dataset", metavar="NAME", required=True, help="whose dev set is answered")
+    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
     add("--threads", metavar="N", type=positive, default=2, help="for one batch")
     add("--rounds", metavar="N", type=positive, default=3, help="turns of each engine")
     args = parser.parse_args()
 
-    task = load_task(args.original, "seq_cls", num_threads=args.threads)
-    with open_input("--input", args.input) as lines:
-        pairs = list(read_items(lines, args.input, task, "stop"))
-    features, _ = task.tokenize(pairs)
+    task = load_task(args.original, num_threads=args.threads)
+    items, gold = read_dev_set(task.name, args.data_dir, args.dataset)
+    pairs = [task.check(item) for item in items]
+    features, notes = task.tokenize(pairs)
     original, compressed = (os.path.join(path, "model.onnx") for path in (args.original, args.compressed))
     models = {
         "ONNX Runtime, FP32": open_onnx(original, "onnxruntime", args.threads),
         "exactly": onnxruntime_alone(compressed, args.threads, optimized=False),
     }
     for engine in installed_engines():
-        taken = " (taken by auto)" if engine == fastest_engine(compressed) else ""
+        taken = ", taken by auto" if engine == fastest_engine(compressed) else ""
         models[f"{NAMES[engine]}, INT8{taken}"] = open_onnx(compressed, engine, args.threads)
         alone = openvino_alone if engine == "openvino" else onnxruntime_alone
         models[f"{NAMES[engine]}, INT8, alone"] = alone(compressed, args.threads)
-    logits, times = {}, {}
+    found, times = {}, {}
     for turn in range(args.rounds + 1):
         for name, model in models.items():
             time.sleep(0.1)  # the threads of the model before spin for a while
             start = time.perf_counter()
-            found = Predictor(task, model).run(features)
+            found[name] = Predictor(task, model).run(features)
             if turn > 0:  # at first kernels are made for every length
                 times.setdefault(name, []).append(time.perf_counter() - start)
-            logits[name] = np.array([row for (row,) in found])
-    fp32, exact = logits["ONNX Runtime, FP32"], logits["exactly"]
-    print(f"{len(pairs)} texts, {args.threads} threads of {processor_kind()}; {engine_versions()}\n")
-    print("| | texts/s | error to FP32, RMS | largest error to exactly | other labels than FP32 | than exactly |")
-    print("|---|---|---|---|---|---|")
-    for name, found in logits.items():
-        rms = np.sqrt(np.mean((found - fp32) ** 2) / np.mean(fp32**2))
-        worst = np.abs(found - exact).max() / np.abs(exact).max()
-        others = [int((found.argmax(1) != expected.argmax(1)).sum()) for expected in (fp32, exact)]
-        speed = len(pairs) / statistics.median(times[name])
-        print(f"| {name} | {speed:.0f} | {100 * rms:.1f}% | {100 * worst:.1f}% | {others[0]} | {others[1]} |")
+    logits = {name: np.concatenate([np.ravel(a) for row in rows for a in row]) for name, rows in found.items()}
+    answers = {name: task.read(pairs, notes, rows) for name, rows in found.items()}
+    fp32, exact = "ONNX Runtime, FP32", "exactly"
+    print(f"{args.dataset}, {len(items)} items; {args.threads} threads of {processor_kind()}; {engine_versions()}\n")
+    print(
+        "| | items/s | dev score | logits' error to FP32, RMS | to exactly | other answers than FP32 | than exactly |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name in models:
+        errors = [np.sqrt(np.mean((logits[name] - logits[a]) ** 2) / np.mean(logits[a] ** 2)) for a in (fp32, exact)]
+        others = [sum(map(differ, answers[name], answers[a])) for a in (fp32, exact)]
+        cells = [
+            f"{len(items) / statistics.median(times[name]):.0f}",
+            f"{100 * list(score(task.name, answers[name], gold).values())[-1]:.2f}",
+            *(f"{100 * error:.1f}%" for error in errors),
+            *map(str, others),
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def differ(answer, other):
+    """Whether two answers differ in more than their confidence."""
+    if isinstance(answer, list):
+        return [(e["label"], e["start"], e["end"]) for e in answer] != [
+            (e["label"], e["start"], e["end"]) for e in other
+        ]
+    return any(answer[key] != other[key] for key in ("label", "answer") if key in answer)
 
 
 if __name__ == "__main__":
