@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import paddle
 import yaml
+from ernie_predictor.gpu import too_new_or_old_for_paddle
 from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 from paddlenlp.trainer import TrainingArguments, set_seed
@@ -138,6 +139,8 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
         arguments = fill(dataclass_types, values)
     except (ValueError, AssertionError) as e:
         parser.error(str(e))
+    if values.device.startswith("gpu") and device == "cpu" and paddle.is_compiled_with_cuda():
+        parser.error(f"--device {values.device}: {device_why}")
     try:
         paddle.set_device(values.device)
     except ValueError as e:
@@ -169,6 +172,9 @@ def default_device():
         return "cpu", "this Paddle is built without GPU support"
     if paddle.device.cuda.device_count() == 0:
         return "cpu", "Paddle sees no GPU"
+    reason = too_new_or_old_for_paddle(paddle.device.cuda.get_device_capability(), paddle.version.cuda())
+    if reason:
+        return "cpu", reason
     return "gpu", "Paddle sees a GPU"
 
 

@@ -1,30 +1,40 @@
-"""The predictor on GPUs, as far as that goes without one.
+"""The predictor on GPUs; without one, as far as that goes.
 
 The files that a GPU would run are made and run on the CPU; what ONNX Runtime is told is checked against its own library
-where it is installed; and without a GPU each way to ask for one ends with a message, never on the CPU.
+where it is installed; and without a GPU each way to ask for one ends with a message, never on the CPU. Where there is a
+GPU, its predictions are compared with the CPU's.
 """
 
+import ast
+import fcntl
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import subprocess
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import onnxruntime
 from conftest import PREDICTOR, assert_same
 from ernie_predictor import ErniePredictor, PredictorError, UsageError, gpu, gpu_models
-from ernie_predictor.derived_models import derived_folder
+from ernie_predictor.derived_models import derived_folder, quantize
 from ernie_predictor.errors import CacheError
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.runtimes import open_onnx
 from onnx import numpy_helper
 
+from packaging.requirements import Requirement
 TASKS = ["tnews", "msra_ner", "cmrc2018"]
 HAS_CUDA = "CUDAExecutionProvider" in gpu.available_providers()
 
+# Not where Paddle for GPUs is, whose CUDA needs an older one.
+fuses = pytest.mark.skipif(not gpu_models.fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
 
 def on_cpu(path):
     return open_onnx(path, "onnxruntime", 2)
@@ -47,9 +57,43 @@ def op_types(path):
 
 
 # ------------------------------------------------------------------------------------------- the files
+def assert_nearly_all_same(found, expected):
+    """Predictions in lower precision. The models have learnt nothing, so there are ties, where either answer is right:
+    at most one in fifty.
+    """
+    differ = []
+    for answer, other in zip(found, expected, strict=True):
+        if isinstance(other, dict) and "answer" in other:
+            answer, other = answer["answer"], other["answer"]
+        try:
+            assert_same(answer, other, tolerance=0.01)
+        except AssertionError:
+            differ.append((answer, other))
+    assert len(differ) <= 0.02 * len(expected), differ
+
+
+@pytest.fixture(scope="module")
+def prepared(exported, tmp_path_factory):
+    """A function of (data set, precision): the file that TensorRT would run for its model."""
+
+    def make(dataset, precision_mode):
+        if precision_mode != "fp32" and not gpu_models.fuses_layer_norms():
+            pytest.skip(fuses.kwargs["reason"])
+        folder, inputs, _ = exported(dataset)
+        path, cache = str(folder / "model.onnx"), str(tmp_path_factory.mktemp("prepared"))
+        if precision_mode == "int8":
+            task = ErniePredictor(folder, backend="onnxruntime").task
+            features = task.tokenize([task.check(item) for item in inputs[:16]])[0][:16]
+            path = quantize(path, cache, [task.tokenizer.pad(features)])
+        return gpu_models.prepare(path, "tensorrt", precision_mode, cache)
+
+    return functools.cache(make)
+
+
 
 
 @pytest.mark.parametrize("dataset", TASKS)
+@fuses
 def test_float16_answers_as_float32(dataset, exported, tmp_path):
     folder, inputs, expected = exported(dataset)
     path = gpu_models.prepare(str(folder / "model.onnx"), "tensorrt", "fp16", str(tmp_path))
@@ -63,19 +107,11 @@ def test_float16_answers_as_float32(dataset, exported, tmp_path):
     assert types == ["tensor(int64)"] * 2 + ["tensor(float)"] * len(float32.model.widths)
     a, b = logits(float32, inputs[:50]), logits(float16, inputs[:50])
     assert 0 < np.abs(a - b).max() < 0.005 * max(np.abs(a).max(), 1)
-    # The model has learnt nothing, so there are ties, where either answer is right: one in fifty at most.
-    found, differ = float16.predict(inputs), []
-    for answer, other in zip(found, expected):
-        if dataset == "cmrc2018":
-            answer, other = answer["answer"], other["answer"]
-        try:
-            assert_same(answer, other, tolerance=0.01)
-        except AssertionError:
-            differ.append((answer, other))
-    assert len(differ) <= 0.02 * len(expected), differ
+    assert_nearly_all_same(float16.predict(inputs), expected)
 
 
 def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
+@fuses
     """Layer normalization: one node, whose sums the standard asks for in float32 (stash_type 1)."""
     folder, _, _ = exported("tnews")
     model = onnx.load(gpu_models.prepare(str(folder / "model.onnx"), "cuda", "fp16", str(tmp_path)))
@@ -91,6 +127,7 @@ def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
 
 
 def test_layer_norms_of_another_form_are_refused(exported, tmp_path):
+@fuses
     folder, _, _ = exported("tnews")
     model = onnx.load(folder / "model.onnx")
     for node in model.graph.node:
@@ -122,6 +159,7 @@ def test_tensorrt_is_spared_what_it_does_not_know(exported, tmp_path):
 
 
 @pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
+@fuses
 def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
     """The folders of --strategy embeddings."""
     folder, inputs, _ = exported("tnews")
@@ -134,6 +172,7 @@ def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
 
 
 def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
+@fuses
     folder, inputs, _ = exported("tnews")
     path = gpu_models.prepare(str(quantized / "model.onnx"), "tensorrt", "int8", str(tmp_path))
     model = onnx.load(path)
@@ -151,6 +190,87 @@ def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
 
 
 # -------------------------------------------------------------------------------- what ONNX Runtime is told
+@pytest.mark.parametrize("dataset", TASKS)
+def test_float16_holds_every_number(dataset, prepared, exported):
+    """No tensor comes near 65504, the largest number of float16: the mask of padding, -10000, is the largest."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(prepared(dataset, "fp16")))
+    halves = [v for v in model.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16]
+    assert len(halves) > 40
+    model.graph.output.extend(halves)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    folder, inputs, _ = exported(dataset)
+    task = ErniePredictor(folder, backend="onnxruntime").task
+    batch = task.tokenizer.pad(task.tokenize([task.check(item) for item in inputs[:8]])[0][:8])
+    found = session.run([value.name for value in halves], dict(batch))
+    largest = {value.name: np.abs(array.astype(np.float32)).max(initial=0) for value, array in zip(halves, found)}
+    assert max(largest.values()) < 20000, sorted(largest.items(), key=lambda item: -item[1])[:5]
+
+
+# Those of https://github.com/onnx/onnx-tensorrt/blob/release/10.9-GA/docs/operators.md that the models have, with the
+# types that they have there.
+TENSORRT_OPERATORS = {"Add", "Cast", "Concat", "DequantizeLinear", "Div", "Equal", "Erf", "Gather", "Gemm", "Identity",
+                      "LayerNormalization", "MatMul", "Mul", "QuantizeLinear", "Reshape", "Shape", "Slice", "Softmax",
+                      "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("dataset", TASKS)
+def test_tensorrt_takes_every_node(dataset, precision_mode, prepared):
+    """One that it does not take cuts the graph in two; and INT8 needs both inputs of a product quantized, around 0."""
+    graph = onnx.load(prepared(dataset, precision_mode)).graph
+    assert {node.op_type for node in graph.node} <= TENSORRT_OPERATORS
+    if precision_mode != "int8":
+        return
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    quantized = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in quantized:
+        scale, zero_point = (tensors[name] for name in node.input[1:])  # both constant
+        assert scale.size and np.all(scale > 0) and zero_point.dtype == np.int8 and not zero_point.any(), node.name
+        assert scale.ndim == 0 or scale.size == 1 or node.input[0] in tensors, node.name  # by column: weights only
+    in_int8 = 0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            sources = [makers[name].op_type if name in makers else None for name in node.input[:2]]
+            assert sources.count("DequantizeLinear") != 1, f"{node.name}: one of its inputs is quantized"
+            in_int8 += sources.count("DequantizeLinear") == 2
+    assert in_int8 >= 2 * 6  # of each layer at least the products with weights
+
+
+def test_an_onnx_runtime_that_is_too_old(exported, monkeypatch, tmp_path):
+    """Such as the one beside Paddle for GPUs. It fuses no layer normalization, and exporting anew changes nothing."""
+    monkeypatch.setattr(onnxruntime, "__version__", "1.18.1")
+    monkeypatch.setattr(gpu_models, "fuse_layer_norms", lambda model: model)
+    says = r"fp16 on a GPU needs ONNX Runtime 1.20 or newer; installed here: 1.18.1. Install requirements_gpu.txt"
+    with pytest.raises(PredictorError, match=says):
+        gpu_models.prepare(str(exported("tnews")[0] / "model.onnx"), "cuda", "fp16", str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_requirements_ask_for_what_is_used():
+    """1.21 is the first with the extras and with preload_dlls; pip keeps any version that is there and allowed."""
+    text = (PREDICTOR / "requirements_gpu.txt").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    bounds = {r.name: r for r in map(Requirement, filter(None, lines))}
+    allowed = bounds["onnxruntime-gpu"].specifier
+    assert [v in allowed for v in ("1.18.1", "1.20.2", "1.21.0", "1.23.2", "1.24.1")] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    lock = (PREDICTOR / "requirements_gpu.lock.txt").read_text(encoding="utf-8")
+    locked = [Requirement(line.rstrip(" \\")) for line in lock.splitlines() if re.match(r"[\w-]+==", line)]
+    for requirement in locked:
+        if requirement.name in bounds:
+            (version,) = requirement.specifier
+            assert version.version in bounds[requirement.name].specifier, requirement
+    assert bounds.keys() <= {requirement.name for requirement in locked}
+
+
 
 
 @pytest.mark.parametrize(("dataset", "usual"), [("tnews", 64), ("msra_ner", 64), ("cmrc2018", 160)])
@@ -207,6 +327,14 @@ def test_engines_have_a_place_of_their_own(exported, tmp_path):
 
 
 # --------------------------------------------------------------------------------------- what is missing
+def test_one_process_builds_an_engine(tmp_path):
+    """The others wait for it, and read its engine then."""
+    with gpu.one_at_a_time(str(tmp_path)), open(tmp_path / ".lock") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(tmp_path / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 
 
 @pytest.mark.parametrize(
@@ -262,6 +390,96 @@ def test_without_a_driver():
 
 
 def test_without_tensorrt():
+DRIVER = """
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return 0; }
+/* the first is a V100, the second a T4 */
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 7 : 5 * device; return 0; }
+"""
+WITH_DRIVER = """
+import os
+from ernie_predictor import PredictorError, gpu
+
+def answer(*arguments):
+    try:
+        return gpu.check_driver(*arguments)
+    except PredictorError as e:
+        return f"{type(e).__name__}: {e}"
+
+gpu.version_of = {"nvidia-cudnn-cu12": None}.get
+print([answer(0, "tensorrt"), answer(0), answer(1, "tensorrt"), answer(2)], flush=True)
+if os.fork() == 0:
+    print([answer(1)], flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler, to make a stand-in for NVIDIA's driver")
+def test_with_a_driver(tmp_path):
+    """Which GPU there is, what runs on it, and that a forked child of a process that has used it cannot."""
+    (tmp_path / "driver.c").write_text(DRIVER)
+    subprocess.run(["cc", "-shared", "-o", "libcuda.so.1", "driver.c"], cwd=tmp_path, check=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(PREDICTOR)}
+    done = subprocess.run([sys.executable, "-c", WITH_DRIVER], env=environment, capture_output=True, text=True)
+    first, second = map(ast.literal_eval, done.stdout.splitlines())
+    assert first[1] is first[2] is None, done.stderr
+    assert "this GPU has compute capability 7.0, and TensorRT 10.9 needs 7.5 (Turing) or newer" in first[0]
+    assert first[3] == "UsageError: --device_id 2: there are 2 GPU(s) here, counted from 0"
+    assert "was forked from one that had used the GPU" in second[0] and "spawn" in second[0]
+
+
+@pytest.mark.parametrize(
+    ("capability", "backend", "cudnn", "runs"),
+    [
+        ((7, 5), "tensorrt", "9.28.0.42", True),
+        ((9, 0), "cuda", "9.28.0.42", True),
+        ((7, 0), "cuda", "9.28.0.42", False),
+        ((7, 0), "cuda", "9.10.2.21", True),
+        ((6, 1), "cuda", None, True),  # the system's, whose version is not known
+        ((7, 0), "tensorrt", "9.10.2.21", False),
+    ],
+)
+def test_gpus_that_are_too_old(capability, backend, cudnn, runs):
+    if runs:
+        gpu.check_capability(capability, backend, cudnn)
+    else:
+        with pytest.raises(PredictorError, match=r'use --backend cuda after: pip install "nvidia-cudnn-cu12<9.11"'):
+            gpu.check_capability(capability, backend, cudnn)
+
+
+def test_gpus_that_paddle_has_no_code_for(monkeypatch):
+    """Training takes the CPU there, and says why; --device gpu is an error that says the same."""
+    import paddle
+
+    from ernie.arguments import default_device
+
+    runs = {c: gpu.too_new_or_old_for_paddle(c, "11.8") is None for c in [(6, 0), (6, 1), (8, 9), (9, 0), (10, 0)]}
+    assert runs == {(6, 0): False, (6, 1): True, (8, 9): True, (9, 0): False, (10, 0): False}
+    assert gpu.too_new_or_old_for_paddle((9, 0), "12.0") is None
+    assert gpu.too_new_or_old_for_paddle((12, 0), "12.0")
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(paddle.version, "cuda", lambda: "11.8")
+    for capability, device in (((9, 0), "cpu"), ((8, 6), "gpu")):
+        monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda *a, found=capability: found)
+        assert default_device()[0] == device
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda *a: (9, 0))
+    says = "this GPU has compute capability 9.0; this Paddle, built for CUDA 11.8, runs on 6.1 to 8.9"
+    assert default_device()[1] == says
+    with pytest.raises(PredictorError, match=f"--backend paddle: {re.escape(says)}"):
+        gpu.open_paddle("folder", "gpu", 0, "fp32")
+
+
+def test_which_cuda_is_needed(monkeypatch):
+    from onnxruntime.capi import build_and_package_info
+
+    for built, says in (("11.8", "CUDA 11.8 and cuDNN 8"), ("12.8", "CUDA 12.8 and cuDNN 9"), ("13.0", "CUDA 13.0")):
+        monkeypatch.setattr(build_and_package_info, "cuda_version", built, raising=False)
+        assert f"needs {says}" in gpu.needed_libraries()
+
+
     if importlib.util.find_spec("tensorrt_libs"):
         pytest.skip("TensorRT is installed")
     with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*; or take --backend cuda"):

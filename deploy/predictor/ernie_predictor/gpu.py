@@ -5,6 +5,7 @@ Nothing here falls back to the CPU: what is missing is an error that names the p
 
 import contextlib
 import ctypes
+import glob
 import importlib.metadata
 import importlib.util
 import io
@@ -15,6 +16,7 @@ import sys
 from .cpu import find_onnx
 from .derived_models import derived_folder
 from .errors import CacheError, PredictorError, UsageError
+from .files import fcntl
 from .gpu_models import prepare
 from .machine import usable_cores
 from .runtimes import OnnxModel, PaddleModel, is_importable
@@ -30,7 +32,6 @@ PADDLE_PACKAGES = {
     "xpu": "paddlepaddle-xpu",
     "npu": "paddle-custom-npu (beside paddlepaddle of the same version)",
 }
-INSTALL = "pip install -r requirements_gpu.txt"
 INSTALL_TENSORRT = 'pip install "tensorrt-cu12-libs==10.9.*"'
 
 
@@ -91,7 +92,7 @@ def open_model(
     backend = choose_backend(backend, precision_mode)
     if backend == "paddle":
         return open_paddle(model_dir, device, device_id, precision_mode)
-    check_driver(device_id)
+    check_driver(device_id, backend)
     if backend == "tensorrt":
         load_tensorrt()
     path = prepare(path, backend, precision_mode, cache_dir)
@@ -103,7 +104,28 @@ def open_model(
             engines = derived_folder(path, kind, cache_dir)
     options = provider_options(backend, device_id, precision_mode, batch_size, lengths, engines)
     num_threads = num_threads or usable_cores()
-    return OnnxModel(path, backend, lambda path: open_session(path, backend, options, num_threads))
+
+    def open_once(path):
+        check_driver(device_id, backend)  # it is also opened after a fork
+        with contextlib.nullcontext() if engines is None else one_at_a_time(engines):
+            return open_session(path, backend, options, num_threads)
+
+    return OnnxModel(path, backend, open_once)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder):
+    """Waits while another process opens a model with this folder for its engines.
+
+    ONNX Runtime writes an engine in place, so a second process could read an incomplete one. Having waited, it
+    finds the engine, which opens in seconds; building one takes minutes.
+    """
+    if fcntl is None:  # Windows
+        yield
+        return
+    with open(os.path.join(folder, ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def choose_backend(backend, precision_mode):
@@ -114,7 +136,7 @@ def choose_backend(backend, precision_mode):
     """
     providers = available_providers()
     if "CUDAExecutionProvider" not in providers:
-        if backend == "auto" and precision_mode != "int8" and is_installed(PADDLE_PACKAGES["gpu"]):
+        if backend == "auto" and precision_mode != "int8" and version_of(PADDLE_PACKAGES["gpu"]):
             return "paddle"
         raise PredictorError(
             f"{'--device gpu' if backend == 'auto' else '--backend ' + backend} needs the package onnxruntime-gpu; "
@@ -140,34 +162,29 @@ def available_providers():
     return onnxruntime.get_available_providers()
 
 
-def is_installed(package):
+def version_of(package):
+    """The version of an installed package, or None."""
     try:
-        importlib.metadata.version(package)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def installed_packages():
     """What is installed of ONNX Runtime and Paddle, for a message."""
-    found = []
-    for name in (
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-openvino",
-        "paddlepaddle",
-        "paddlepaddle-gpu",
-        "paddlepaddle-xpu",
-    ):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
+    names = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "paddlepaddle", "paddlepaddle-gpu",
+             "paddlepaddle-xpu")  # fmt: skip
+    found = [f"{name} {version_of(name)}" for name in names if version_of(name)]
     return ", ".join(found) or "neither ONNX Runtime nor Paddle"
 
 
 def install():
-    """How to install ONNX Runtime for GPUs: its packages share a folder, and overwrite each other there."""
+    """How to install ONNX Runtime for GPUs: its packages share a folder, and overwrite each other there.
+
+    Beside Paddle for GPUs it is an older one, for another CUDA.
+    """
     requirements = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "requirements_gpu.txt")
-    if not any(is_installed(name) for name in ("onnxruntime", "onnxruntime-openvino")):
+    if not any(version_of(name) for name in ("onnxruntime", "onnxruntime-openvino", "paddlepaddle-gpu")):
         return f"pip install -r {requirements}"
     return (
         f"It needs an environment of its own: python -m venv .venv-infer-gpu; .venv-infer-gpu/bin/python -m pip "
@@ -175,12 +192,24 @@ def install():
     )
 
 
-def check_driver(device_id):
+FORKED = (
+    "this process was forked from one that had used the GPU, and so cannot use it: start it with multiprocessing's "
+    '"spawn", or open the model only after the fork'
+)
+_used_by = None  # the process id of this process, or of the one that it was forked from, once it has used the driver
+
+
+def check_driver(device_id, backend="cuda"):
     """Asks NVIDIA's driver for a GPU, before files are made and libraries loaded.
 
     Raises:
-        PredictorError: there is no driver, or no GPU; UsageError: it has no such number.
+        PredictorError: there is no driver, or no GPU, or the backend does not run on it, or this process was forked
+            from one that has used it.
+        UsageError: there is no GPU of this number.
     """
+    global _used_by
+    if _used_by not in (None, os.getpid()):
+        raise PredictorError(FORKED)
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
@@ -190,10 +219,61 @@ def check_driver(device_id):
         ) from None
     count = ctypes.c_int()
     code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if code == 3:  # CUDA_ERROR_NOT_INITIALIZED: some other library had used it before the fork
+        raise PredictorError(FORKED)
     if code:
         raise PredictorError(f"NVIDIA's driver is installed but finds no GPU that it can use (CUDA error {code})")
+    _used_by = os.getpid()
     if device_id >= count.value:
         raise UsageError(f"--device_id {device_id}: there are {count.value} GPU(s) here, counted from 0")
+    number, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    # 75 and 76: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+    if not (
+        driver.cuDeviceGet(ctypes.byref(number), device_id)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, number)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, number)
+    ):
+        check_capability((major.value, minor.value), backend, version_of("nvidia-cudnn-cu12"))
+
+
+def check_capability(capability, backend, cudnn):
+    """Checks that a GPU is not too old for the libraries of a backend.
+
+    Args:
+        capability: the GPU's compute capability, such as (7, 5).
+        cudnn: version of the installed package of cuDNN, or None: the system's is used, whose version is not known.
+
+    Raises:
+        PredictorError: it is; the message says what runs on it.
+    """
+    if capability >= (7, 5):  # Turing
+        return
+    is_new = cudnn is not None and tuple(map(int, cudnn.split(".")[:2])) >= (9, 11)
+    if backend == "tensorrt" or is_new:
+        needs = "TensorRT 10.9" if backend == "tensorrt" else f"cuDNN {cudnn}"
+        raise PredictorError(
+            f"--backend {backend}: this GPU has compute capability {capability[0]}.{capability[1]}, and {needs} needs "
+            '7.5 (Turing) or newer; use --backend cuda after: pip install "nvidia-cudnn-cu12<9.11"'
+        )
+
+
+def too_new_or_old_for_paddle(capability, cuda):
+    """Why Paddle 2.6 does not run on a GPU, or None if it does.
+
+    Its packages hold compiled code for certain GPUs, and none that the driver could compile for others: for CUDA 11.8
+    the architectures 6.1 to 8.6, which also run on 8.9; for CUDA 12.0 also 9.0 (PaddlePaddle/Paddle#54713).
+
+    Args:
+        capability: the GPU's compute capability, such as (9, 0).
+        cuda: the version of CUDA that Paddle was built for, such as "11.8".
+    """
+    newest = (8, 9) if cuda.startswith("11.") else (9, 0)
+    if (6, 1) <= capability <= newest:
+        return None
+    return (
+        f"this GPU has compute capability {capability[0]}.{capability[1]}; this Paddle, built for CUDA {cuda}, runs on "
+        f"6.1 to {newest[0]}.{newest[1]}"
+    )
 
 
 def load_tensorrt():
@@ -217,6 +297,10 @@ def load_tensorrt():
                 f"--backend tensorrt needs TensorRT 10 ({e}): {INSTALL_TENSORRT}; or take --backend cuda, which runs "
                 "fp32 and fp16"
             ) from None
+    # TensorRT itself looks for this one when it builds an engine, but not in that package either.
+    for path in glob.glob(os.path.join(glob.escape(folder), "*nvinfer_builder_resource*")) if folder else ():
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(path)
 
 
 def provider_options(backend, device_id, precision_mode, batch_size, lengths, engines):
@@ -300,10 +384,20 @@ def open_session(path, backend, options, num_threads=1):
     for provider in providers:
         if provider not in session.get_providers():
             raise PredictorError(
-                f"--backend {backend}: ONNX Runtime can't start {provider} ({missing_library(provider)}); it needs "
-                f"CUDA 12 and cuDNN 9: {INSTALL}"
+                f"--backend {backend}: ONNX Runtime can't start {provider} ({missing_library(provider)}); "
+                f"{needed_libraries()}"
             )
     return session
+
+
+def needed_libraries():
+    """Which CUDA the installed ONNX Runtime was built for, and how to get it."""
+    import onnxruntime
+    from onnxruntime.capi import build_and_package_info
+
+    cuda = getattr(build_and_package_info, "cuda_version", None) or "12"
+    cudnn = 8 if cuda.startswith("11.") else 9
+    return f"ONNX Runtime {onnxruntime.__version__} needs CUDA {cuda} and cuDNN {cudnn}: {install()}"
 
 
 def missing_library(provider):
@@ -348,8 +442,12 @@ def open_paddle(model_dir, device, device_id, precision_mode):
             f"--device {device} --backend paddle needs the package {PADDLE_PACKAGES[device]}; installed here: "
             f"{installed_packages()}, which has no {device}"
         )
-    if device == "gpu" and device_id >= paddle.device.cuda.device_count():
-        raise UsageError(f"--device_id {device_id}: Paddle sees {paddle.device.cuda.device_count()} GPU(s) here")
+    if device == "gpu":
+        if device_id >= paddle.device.cuda.device_count():
+            raise UsageError(f"--device_id {device_id}: Paddle sees {paddle.device.cuda.device_count()} GPU(s) here")
+        reason = too_new_or_old_for_paddle(paddle.device.cuda.get_device_capability(device_id), paddle.version.cuda())
+        if reason:
+            raise PredictorError(f"--backend paddle: {reason}; use --backend cuda")
 
     def use_device(config, inference):
         precision = inference.PrecisionType.Half if precision_mode == "fp16" else inference.PrecisionType.Float32

@@ -23,7 +23,8 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         cache_dir: see `derive`.
 
     Raises:
-        PredictorError: the package onnx is missing, or the model's layer normalizations are not recognized.
+        PredictorError: the package onnx is missing, ONNX Runtime is too old, or the model's layer normalizations are
+            not recognized.
         CacheError: no place can be written to.
     """
     # A model of floats dequantizes nothing but embedding tables.
@@ -34,6 +35,7 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         if not is_importable("onnx"):
             raise PredictorError(f"to prepare {onnx_file} for a GPU the package onnx is needed: pip install onnx")
         import onnx
+        import onnxruntime
 
         model = onnx.load(onnx_file)
         dequantize_tables(model.graph)
@@ -43,6 +45,11 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         model = fuse_layer_norms(model)
         kinds = {node.op_type for node in model.graph.node}
         if precision_mode != "fp32" and ("LayerNormalization" not in kinds or "Sqrt" in kinds):
+            if not fuses_layer_norms():
+                raise PredictorError(
+                    f"--precision_mode {precision_mode} on a GPU needs ONNX Runtime 1.20 or newer; installed here: "
+                    f"{onnxruntime.__version__}. Install requirements_gpu.txt in an environment of its own"
+                )
             raise PredictorError(
                 f"{onnx_file} has layer normalizations of no known form, which float16 needs to stay accurate; export "
                 "it anew with run_*.py --do_export, or take --precision_mode fp32"
@@ -171,6 +178,13 @@ def make_symmetric(graph):
                 tensor.CopyFrom(numpy_helper.from_array(np.zeros(zero_point.shape, np.int8), tensor.name))
             elif np.any(zero_point):
                 raise PredictorError(f"{node.name} has the zero point {zero_point}; TensorRT takes none but 0")
+
+
+def fuses_layer_norms():
+    """Whether the installed ONNX Runtime does so at `fuse_layer_norms`'s level of optimization."""
+    import onnxruntime
+
+    return tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 20)
 
 
 def fuse_layer_norms(model):

@@ -61,7 +61,8 @@ def open_folder(
         calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
             of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. None:
             they are measured in every batch that runs, which is slower.
-        device: "cpu", "gpu", "xpu" or "npu".
+        device: "cpu", "gpu", "xpu" or "npu". On a GPU, fp32 sets NVIDIA_TF32_OVERRIDE=0 for the whole process and its
+            children, unless it is set. A process that has used the GPU cannot be forked to use it in the child.
         device_id: which of several GPUs, XPUs or NPUs.
         tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
         doc_stride: for token_cls and qa: tokens between the beginnings of two windows; None: as the model was trained.

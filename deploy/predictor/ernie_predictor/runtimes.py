@@ -2,7 +2,7 @@
 
 A model is called with {"input_ids", "token_type_ids"}, int64 [batch, length] each, and returns a list of float32
 arrays that begin with [batch, ...]. Several threads may call one model at once. After a fork, the child's first call
-opens the model anew.
+opens the model anew; on a GPU, which no forked child can use, it raises PredictorError.
 """
 
 import collections
