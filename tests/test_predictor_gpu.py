@@ -10,17 +10,18 @@ import fcntl
 import functools
 import importlib.metadata
 import importlib.util
+import json
 import os
-import subprocess
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 import onnxruntime
+import pytest
 from conftest import PREDICTOR, assert_same
 from ernie_predictor import ErniePredictor, PredictorError, UsageError, gpu, gpu_models
 from ernie_predictor.derived_models import derived_folder, quantize
@@ -28,13 +29,13 @@ from ernie_predictor.errors import CacheError
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.runtimes import open_onnx
 from onnx import numpy_helper
-
 from packaging.requirements import Requirement
+
 TASKS = ["tnews", "msra_ner", "cmrc2018"]
 HAS_CUDA = "CUDAExecutionProvider" in gpu.available_providers()
-
 # Not where Paddle for GPUs is, whose CUDA needs an older one.
 fuses = pytest.mark.skipif(not gpu_models.fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
+
 
 def on_cpu(path):
     return open_onnx(path, "onnxruntime", 2)
@@ -56,7 +57,6 @@ def op_types(path):
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-# ------------------------------------------------------------------------------------------- the files
 def assert_nearly_all_same(found, expected):
     """Predictions in lower precision. The models have learnt nothing, so there are ties, where either answer is right:
     at most one in fifty.
@@ -90,10 +90,11 @@ def prepared(exported, tmp_path_factory):
     return functools.cache(make)
 
 
+# ------------------------------------------------------------------------------------------- the files
 
 
-@pytest.mark.parametrize("dataset", TASKS)
 @fuses
+@pytest.mark.parametrize("dataset", TASKS)
 def test_float16_answers_as_float32(dataset, exported, tmp_path):
     folder, inputs, expected = exported(dataset)
     path = gpu_models.prepare(str(folder / "model.onnx"), "tensorrt", "fp16", str(tmp_path))
@@ -110,8 +111,8 @@ def test_float16_answers_as_float32(dataset, exported, tmp_path):
     assert_nearly_all_same(float16.predict(inputs), expected)
 
 
-def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
 @fuses
+def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
     """Layer normalization: one node, whose sums the standard asks for in float32 (stash_type 1)."""
     folder, _, _ = exported("tnews")
     model = onnx.load(gpu_models.prepare(str(folder / "model.onnx"), "cuda", "fp16", str(tmp_path)))
@@ -126,8 +127,8 @@ def test_what_loses_accuracy_is_in_float32(exported, tmp_path):
     assert {t.data_type for t in large} == {onnx.TensorProto.FLOAT16}
 
 
-def test_layer_norms_of_another_form_are_refused(exported, tmp_path):
 @fuses
+def test_layer_norms_of_another_form_are_refused(exported, tmp_path):
     folder, _, _ = exported("tnews")
     model = onnx.load(folder / "model.onnx")
     for node in model.graph.node:
@@ -158,8 +159,8 @@ def test_tensorrt_is_spared_what_it_does_not_know(exported, tmp_path):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
 @fuses
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
 def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
     """The folders of --strategy embeddings."""
     folder, inputs, _ = exported("tnews")
@@ -171,8 +172,8 @@ def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
     assert np.abs(a - b).max() < (1e-5 if precision_mode == "fp32" else 0.005)
 
 
-def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
 @fuses
+def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
     folder, inputs, _ = exported("tnews")
     path = gpu_models.prepare(str(quantized / "model.onnx"), "tensorrt", "int8", str(tmp_path))
     model = onnx.load(path)
@@ -189,7 +190,6 @@ def test_int8_is_symmetric_for_tensorrt(exported, quantized, tmp_path):
     assert np.abs(symmetric - float32).max() < 1.5 * lost.max()
 
 
-# -------------------------------------------------------------------------------- what ONNX Runtime is told
 @pytest.mark.parametrize("dataset", TASKS)
 def test_float16_holds_every_number(dataset, prepared, exported):
     """No tensor comes near 65504, the largest number of float16: the mask of padding, -10000, is the largest."""
@@ -271,6 +271,7 @@ def test_the_requirements_ask_for_what_is_used():
     assert bounds.keys() <= {requirement.name for requirement in locked}
 
 
+# -------------------------------------------------------------------------------- what ONNX Runtime is told
 
 
 @pytest.mark.parametrize(("dataset", "usual"), [("tnews", 64), ("msra_ner", 64), ("cmrc2018", 160)])
@@ -326,7 +327,6 @@ def test_engines_have_a_place_of_their_own(exported, tmp_path):
         derived_folder(path, "tensorrt-fp16-32x128", str(tmp_path / "file"))
 
 
-# --------------------------------------------------------------------------------------- what is missing
 def test_one_process_builds_an_engine(tmp_path):
     """The others wait for it, and read its engine then."""
     with gpu.one_at_a_time(str(tmp_path)), open(tmp_path / ".lock") as lock, pytest.raises(BlockingIOError):
@@ -335,6 +335,7 @@ def test_one_process_builds_an_engine(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+# --------------------------------------------------------------------------------------- what is missing
 
 
 @pytest.mark.parametrize(
@@ -389,7 +390,6 @@ def test_without_a_driver():
             gpu.check_driver(1000)
 
 
-def test_without_tensorrt():
 DRIVER = """
 int cuInit(unsigned flags) { return 0; }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
@@ -480,6 +480,7 @@ def test_which_cuda_is_needed(monkeypatch):
         assert f"needs {says}" in gpu.needed_libraries()
 
 
+def test_without_tensorrt():
     if importlib.util.find_spec("tensorrt_libs"):
         pytest.skip("TensorRT is installed")
     with pytest.raises(PredictorError, match=r"needs TensorRT 10 .*: pip install .*; or take --backend cuda"):
@@ -511,3 +512,104 @@ def test_the_command_line_says_what_is_missing(exported, tmp_path, without_gpu):
         assert (done.returncode, done.stdout) == (status, "")
         assert done.stderr.startswith("infer_gpu.py: error: ") and done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------ where there is a GPU
+
+
+@pytest.fixture
+def with_gpu():
+    """Skips a test that needs a GPU and ONNX Runtime for it; pass "tensorrt" for what also needs TensorRT."""
+
+    def check(backend="cuda"):
+        try:
+            gpu.check_driver(0, backend)
+            gpu.choose_backend(backend, "fp32")
+            if backend == "tensorrt":
+                gpu.load_tensorrt()
+        except PredictorError as e:
+            pytest.skip(str(e))
+
+    return check
+
+
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16"])
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("dataset", TASKS)
+def test_a_gpu_predicts_as_the_cpu(dataset, backend, precision_mode, exported, tmp_path, with_gpu):
+    with_gpu(backend)
+    folder, inputs, expected = exported(dataset)
+    options = {"device": "gpu", "backend": backend, "precision_mode": precision_mode, "cache_dir": str(tmp_path)}
+    predictor = ErniePredictor(folder, **options)
+    found = predictor.predict(inputs)
+    if precision_mode == "fp32":
+        assert_same(found, expected)
+    else:
+        assert_nearly_all_same(found, expected)
+    shapes = [(1, 1), (1, predictor.task.max_seq_length), (32, predictor.task.max_seq_length)]
+    on_the_cpu = on_cpu(folder / "model.onnx")
+    for shape in shapes:  # the least and the most that TensorRT's engine is built for
+        batch = {name: np.ones(shape, np.int64) for name in ("input_ids", "token_type_ids")}
+        for a, b in zip(predictor.model(batch), on_the_cpu(batch), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3 if precision_mode == "fp32" else 0.1)
+    if backend == "tensorrt":
+        engines = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.engine")}
+        assert len(engines) == 1  # of the whole network
+        ErniePredictor(folder, **options)
+        assert engines == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.engine")}
+
+
+def test_a_gpu_predicts_int8_as_the_cpu(exported, quantized, tmp_path, with_gpu):
+    with_gpu("tensorrt")
+    _, inputs, _ = exported("tnews")
+    expected = [answer["label"] for answer in ErniePredictor(quantized).predict(inputs)]
+    found = ErniePredictor(quantized, device="gpu", precision_mode="int8", cache_dir=str(tmp_path)).predict(inputs)
+    assert sum(a["label"] == b for a, b in zip(found, expected, strict=True)) >= 0.95 * len(expected)
+
+
+@pytest.mark.parametrize("precision_mode", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("backend", ["cpu", "cuda", "tensorrt"])
+def test_where_nodes_run(backend, precision_mode, prepared, tmp_path, with_gpu):
+    """CUDA runs all that computes; TensorRT the whole graph at once. What they do not take, ONNX Runtime silently gives
+    to the next: TensorRT's INT8 to CUDA, which computes it in float32. (The CPU shows that this test sees it.)
+    """
+    if (backend, precision_mode) == ("cuda", "int8"):
+        pytest.skip("CUDA has no INT8 products")
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    if backend == "cpu":
+        providers = [("CPUExecutionProvider", {})]
+    else:
+        with_gpu(backend)
+        gpu.open_session(prepared("tnews", precision_mode), backend, gpu.provider_options(
+            backend, 0, precision_mode, 2, (16, 32), None))  # loads the libraries  # fmt: skip
+        told = gpu.provider_options(backend, 0, precision_mode, 2, (16, 32), None)
+        providers = list(zip(gpu.PROVIDERS[backend], told, strict=True))
+    session = onnxruntime.InferenceSession(prepared("tnews", precision_mode), options, providers=providers)
+    session.run(None, {name: np.ones((2, 16), np.int64) for name in ("input_ids", "token_type_ids")})
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = {(e["args"]["provider"], e["args"]["op_name"]) for e in events if e["name"].endswith("_kernel_time")}
+    computing = {(provider, kind) for provider, kind in ran if re.search("MatMul|Gemm|Norm|Softmax|Gelu|Erf|TRT", kind)}
+    assert computing
+    expected = {"cpu": "CPUExecutionProvider", **{name: found[0] for name, found in gpu.PROVIDERS.items()}}[backend]
+    assert {provider for provider, _ in computing} == {expected}, ran
+
+
+def test_a_fork_of_a_process_with_a_gpu(exported, with_gpu):
+    with_gpu()
+    folder, inputs, _ = exported("tnews")
+    predictor = ErniePredictor(folder, device="gpu", backend="cuda", precision_mode="fp32")
+    predictor.predict(inputs[:1])
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            predictor.predict(inputs[:1])
+        except PredictorError as e:
+            os.write(write, str(e).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, encoding="utf-8") as f:
+        assert "was forked from one that had used the GPU" in f.read()
+    os.waitpid(child, 0)
