@@ -28,6 +28,8 @@ from conftest import ROOT, SAMPLE_DATA, assert_same, read
 from ernie_predictor import ErniePredictor
 from ernie_predictor.dev_sets import read_dev_set, score
 from google.protobuf import text_format
+from ernie_predictor.files import file_hash
+from ernie_predictor.gpu_models import fuses_layer_norms
 from test_serving import free_port
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
@@ -45,6 +47,18 @@ ON_GPU = tuple(TASK_OF)  # data sets whose models are also prepared for a GPU
 
 HOSTILE = 600  # requests
 STARTED = []  # processes of this module's servers
+
+# What the source of Triton's ONNX Runtime backend takes for the accelerator "tensorrt"; it refuses others.
+TENSORRT_OPTIONS = re.findall(
+    r"\w+",
+    """precision_mode max_workspace_size_bytes trt_max_partition_iterations trt_min_subgraph_size
+    int8_calibration_table_name int8_use_native_calibration_table trt_dla_enable trt_dla_core trt_engine_cache_enable
+    trt_engine_cache_path trt_engine_cache_prefix trt_dump_subgraphs trt_force_sequential_engine_build
+    trt_context_memory_sharing_enable trt_layer_norm_fp32_fallback trt_timing_cache_enable trt_timing_cache_path
+    trt_force_timing_cache trt_detailed_build_log trt_build_heuristics_enable trt_sparsity_enable
+    trt_builder_optimization_level trt_auxiliary_streams trt_tactic_sources trt_extra_plugin_lib_paths
+    trt_profile_min_shapes trt_profile_max_shapes trt_profile_opt_shapes trt_cuda_graph_enable""",
+)
 
 # The network of a GPU's variant, in place of Triton's ONNX Runtime backend, which no package has: the same ONNX file.
 STAND_IN = """
@@ -810,12 +824,13 @@ def test_a_network_in_float16_and_int8(tmp_path, exported, quantized):
     assert accelerator.name == "tensorrt" and accelerator.parameters["precision_mode"] == "FP16"
     longest = read(folder / "tokenizer_config.json")["model_max_length"]
     assert accelerator.parameters["trt_profile_max_shapes"] == f"input_ids:64x{longest},token_type_ids:64x{longest}"
-    model = onnx.load(tmp_path / "ernie_seqcls_network" / "1" / "model.onnx")
+    model = onnx.load(network)
     assert {t.data_type for t in model.graph.initializer} >= {onnx.TensorProto.FLOAT16}
     assert not list((tmp_path / "ernie_seqcls" / "1").glob("*.onnx"))
     assert prepare("--model_path", quantized, "--output", tmp_path, "--device", "gpu", "--name", "small") == 0
-    (accelerator,) = config_of(tmp_path / "small_network").optimization.execution_accelerators.gpu_execution_accelerator
-    assert accelerator.parameters["precision_mode"] == "INT8"
+    (other,) = config_of(tmp_path / "small_network").optimization.execution_accelerators.gpu_execution_accelerator
+    assert other.parameters["precision_mode"] == "INT8" and other.parameters.keys() <= set(TENSORRT_OPTIONS)
+    assert other.parameters["trt_engine_cache_prefix"] != accelerator.parameters["trt_engine_cache_prefix"]
     assert prepare("--model_path", quantized, "--output", tmp_path, "--name", "cpu") == 0
     assert config_of(tmp_path / "cpu").parameters["precision_mode"].string_value == "int8"
 
@@ -855,3 +870,8 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path, exported, ca
     refused("has 1 output(s), so it is not a qa model")
     config_file.unlink()
     refused("no model folder: it has no config.json")
+@pytest.mark.skipif(not fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
+    assert accelerator.parameters.keys() <= set(TENSORRT_OPTIONS)
+    network = tmp_path / "ernie_seqcls_network" / "1" / "model.onnx"
+    assert accelerator.parameters["trt_engine_cache_prefix"] == file_hash(network)
+    assert accelerator.parameters["trt_engine_cache_path"] == "/tensorrt_cache"

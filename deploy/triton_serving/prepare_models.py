@@ -24,7 +24,7 @@ try:
 except ImportError as e:
     sys.exit(f"prepare_models.py: error: {e}; copy deploy/predictor, too, and pip install -r requirements.txt")
 from ernie_predictor.cpu import find_onnx
-from ernie_predictor.files import new_folder
+from ernie_predictor.files import file_hash, new_folder
 from ernie_predictor.gpu_models import prepare
 from ernie_predictor.onnx_files import quantized_form
 
@@ -90,8 +90,8 @@ def parse():
     add("--backend", metavar="NAME", help="cpu: auto (default), openvino, onnxruntime; gpu: tensorrt (default), cuda")
     add("--instances", metavar="N", type=positive, default=2, help="processes that run the model in parallel "
         "(default: 2; with 1, Triton leaves some requests waiting for half a second)")  # fmt: skip
-    add("--num_threads", metavar="N", type=int, default=0, help="threads per instance (default: the usable cores, "
-        "shared out if there are more than 2 instances)")  # fmt: skip
+    add("--num_threads", metavar="N", type=int, default=0, help="threads per instance (default: the usable cores; "
+        "from 4 instances on, two of them share the cores)")  # fmt: skip
     add("--max_batch_tokens", metavar="N", type=positive, help="maximum tokens per batch, padding included (default: "
         "4096; on GPUs 16384)")  # fmt: skip
     add("--execution_env", metavar="FILE", help="that pack_environment.sh wrote, by its path on the server")
@@ -126,19 +126,22 @@ def prepare_network(args, task, target):
         version = os.path.join(folder, "1")
         os.mkdir(version)
         made = prepare(path, args.backend, args.precision, os.path.join(folder, "made"))
-        shutil.copy(made, os.path.join(version, "model.onnx"))
+        network = shutil.copy(made, os.path.join(version, "model.onnx"))
         shutil.rmtree(os.path.join(folder, "made"), ignore_errors=True)
         shape = {"seq_cls": [len(task.id2label)], "token_cls": [-1, len(task.id2label)], "qa": [-1]}[task.name]
         add_to_config(
             folder,
             instances(2, "KIND_GPU"),  # see --instances
             *(f'output [ {{ name: "{name}" data_type: TYPE_FP32 dims: {shape} }} ]' for name in OUTPUTS[task.name]),
-            accelerator(args, task),
+            accelerator(args, task, network),
         )
 
 
-def accelerator(args, task):
-    """How ONNX Runtime runs the network on a GPU: the options of infer_gpu.py, under Triton's names."""
+def accelerator(args, task, network):
+    """How ONNX Runtime runs the network, an ONNX file, on a GPU: the options of infer_gpu.py, under Triton's names.
+
+    INT8 is not quite the same: Triton 24.10 has no option that also lets the layers in between run in float16.
+    """
     if args.backend == "cuda":
         options = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
     else:
@@ -149,9 +152,14 @@ def accelerator(args, task):
         }
         options = {
             "precision_mode": args.precision.upper(),
-            # Building an engine takes minutes, so engines are kept in a folder that outlives the container.
+            # Building an engine takes minutes, so engines are kept in a folder that outlives the container. ONNX
+            # Runtime names them after the network's form, not after its weights: without the prefix, a model that was
+            # trained again, or one of another task, would run another model's engine.
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": "/tensorrt_cache",
+            "trt_engine_cache_prefix": file_hash(network),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": "/tensorrt_cache",
             **{
                 f"trt_profile_{kind}_shapes": f"input_ids:{batch}x{length},token_type_ids:{batch}x{length}"
                 for kind, (batch, length) in shapes.items()
