@@ -24,14 +24,17 @@ import psutil
 import pytest
 import requests
 import tritonclient.grpc as grpcclient
+import yaml
 from conftest import ROOT, SAMPLE_DATA, assert_same, read
 from ernie_predictor import ErniePredictor
 from ernie_predictor.dev_sets import read_dev_set, score
-from google.protobuf import text_format
 from ernie_predictor.files import file_hash
 from ernie_predictor.gpu_models import fuses_layer_norms
+from google.protobuf import text_format
+from test_container import HADOLINT
 from test_serving import free_port
 from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import service_pb2 as inference
 from tritonclient.utils import InferenceServerException
 
 TRITON = ROOT / "deploy" / "triton_serving"
@@ -45,9 +48,6 @@ MODELS = {
 TASK_OF = {"tnews": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 ON_GPU = tuple(TASK_OF)  # data sets whose models are also prepared for a GPU
 
-HOSTILE = 600  # requests
-STARTED = []  # processes of this module's servers
-
 # What the source of Triton's ONNX Runtime backend takes for the accelerator "tensorrt"; it refuses others.
 TENSORRT_OPTIONS = re.findall(
     r"\w+",
@@ -59,6 +59,10 @@ TENSORRT_OPTIONS = re.findall(
     trt_builder_optimization_level trt_auxiliary_streams trt_tactic_sources trt_extra_plugin_lib_paths
     trt_profile_min_shapes trt_profile_max_shapes trt_profile_opt_shapes trt_cuda_graph_enable""",
 )
+
+HOSTILE = 600  # requests
+PAUSE = 25  # seconds; Python processes of models used to end after 20
+STARTED = []  # processes of this module's servers
 
 # The network of a GPU's variant, in place of Triton's ONNX Runtime backend, which no package has: the same ONNX file.
 STAND_IN = """
@@ -123,7 +127,7 @@ def edit(path, *pairs):
 class Triton:
     """A tritonserver on a repository."""
 
-    def __init__(self, repository, *flags, ports=None):
+    def __init__(self, repository, *flags, ports=None, **environment):
         if not PYTHON.exists() or not list(PYTHON.parent.parent.glob("ready-*")):
             pytest.skip(f"there is no environment for Triton at {PYTHON.parent.parent}; `make triton` says why")
         self.ports = http, grpc, metrics = ports or tuple(free_port() for _ in range(3))
@@ -132,7 +136,7 @@ class Triton:
         self.log = open(repository / ".log", "wb")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(PYTHON), "run_triton.py", str(repository), *map(str, [*ports, *flags])],
-            cwd=TRITON, stdout=self.log, stderr=subprocess.STDOUT,
+            cwd=TRITON, stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, **environment},
         )  # fmt: skip
         self.client = grpcclient.InferenceServerClient(self.grpc)
         STARTED.append(self.process)
@@ -264,14 +268,90 @@ def triton(repository):
     server = Triton(repository).wait()
     yield server
     assert server.stop() == 0
+    assert "was killed" not in Path(server.log.name).read_text(encoding="utf-8")  # its processes ended as they should
 
 
 @pytest.fixture(scope="module")
 def orphans():
-    """Processes of a killed Triton, which would leave them; each ends itself within 20 seconds, beside other tests."""
+    """Processes of a killed Triton, which would leave them; they end by themselves, beside other tests."""
     processes = []
     yield processes
     assert not psutil.wait_procs(processes, timeout=120)[1]
+
+
+class Paused:
+    """A Triton that is paused with all its processes, as `docker pause` does, for a time that no test waits for."""
+
+    def __init__(self, folder):
+        self.server = Triton(folder, "--exit-timeout-secs=2", ADMIN_KEY="secret").wait()
+        self.begin = None
+
+    def processes(self):
+        server = psutil.Process(self.server.process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def pause(self):
+        self.begin = time.monotonic()
+        for process in self.processes():
+            process.suspend()
+
+    def resume(self):
+        if self.begin is None:
+            self.pause()
+        time.sleep(max(0, self.begin + PAUSE - time.monotonic()))
+        for process in self.processes():
+            process.resume()
+
+
+@pytest.fixture(scope="module")
+def paused(repository, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paused")
+    shutil.copytree(repository / "ernie_seqcls", folder / "ernie_seqcls")
+    found = Paused(folder)
+    yield found
+    if found.server.process.poll() is None:  # a test failed
+        found.resume()
+        found.server.process.kill()
+    found.server.stop()
+
+
+ADMINISTRATION = [  # (path, body for POST or None for GET) over HTTP
+    ("systemsharedmemory/region/x/register", {"key": "/x", "offset": 0, "byte_size": 1}),
+    ("systemsharedmemory/status", None),
+    ("cudasharedmemory/status", None),
+    ("logging", {"log_verbose_level": 1}),
+    ("logging", None),
+    ("trace/setting", None),
+    ("models/ernie_seqcls/trace/setting", None),
+    ("repository/index", {}),
+    ("repository/models/ernie_seqcls/unload", {}),
+]
+
+
+def test_administration_needs_the_key(paused, triton):
+    """Anybody could register the shared memory of the models, and have it read as a tensor."""
+
+    def statuses(server, **headers):
+        found = []
+        for path, body in ADMINISTRATION:
+            method = "GET" if body is None else "POST"
+            response = requests.request(method, f"{server.http}/v2/{path}", json=body, headers=headers, timeout=60)
+            found.append(response.status_code)
+        return found
+
+    assert statuses(triton) == statuses(paused.server) == [403] * len(ADMINISTRATION)
+    assert statuses(paused.server, **{"admin-key": ""}) == [403] * len(ADMINISTRATION)
+    assert 403 not in statuses(paused.server, **{"admin-key": "secret"})
+    client, headers = paused.server.client, {"triton-grpc-protocol-admin-key": "secret"}
+    for ask in (client.get_system_shared_memory_status, client.get_cuda_shared_memory_status, client.get_log_settings,
+                client.get_trace_settings, client.get_model_repository_index):  # fmt: skip
+        with pytest.raises(InferenceServerException, match="is restricted"):
+            ask()
+        with contextlib.suppress(InferenceServerException):  # this build of Triton has no CUDA
+            ask(headers=headers)
+    client.get_log_settings(headers=headers)
+    assert "secret" not in paused.server.output()
+    paused.pause()  # until test_a_paused_server
 
 
 def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphans):
@@ -303,6 +383,7 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphan
         while True:
             with contextlib.suppress(requests.ConnectionError):
                 if requests.get(f"http://127.0.0.1:{http}/v2/health/ready", timeout=60).status_code == 200:
+                    assert requests.get(f"http://127.0.0.1:{http}/v2/logging", timeout=60).status_code == 403
                     break
             assert nginx.poll() is None, (tmp_path / "error.log").read_text()
             time.sleep(0.05)
@@ -315,7 +396,7 @@ def test_a_replica_is_killed_behind_nginx(repository, tmp_path, exported, orphan
             while sum(future.done() for future in asked) < len(texts):
                 time.sleep(0.01)
             assert not asked[-1].done() and not posted[-1].done()
-            orphans += psutil.Process(replicas[0].process.pid).children()
+            orphans += psutil.Process(replicas[0].process.pid).children(recursive=True)
             replicas[0].process.kill()
             answers = [future.result()[0] for future in asked]
             statuses = [future.result().status_code for future in posted]
@@ -766,6 +847,81 @@ def test_run_triton_says_what_is_missing(tmp_path):
     assert "nvidia-pytriton is not installed" in done.stderr
 
 
+def test_a_paused_server(paused, exported):
+    """It goes on; and when one of its Python processes is killed, which Triton does not replace, all of it ends."""
+    server, (_, texts, expected) = paused.server, exported("tnews")
+    paused.resume()
+    for _ in range(4):
+        assert_same(answers_of(server.ask("ernie_seqcls", ("TEXT",), texts[:8])), expected[:8])
+    processes = paused.processes()
+    model = next(process for process in processes if process.ppid() == server.process.pid)
+    model.kill()
+    assert server.process.wait(timeout=120) != 0
+    assert not psutil.wait_procs(processes[1:], timeout=120)[1]
+    assert f"the Python process {model.pid} of a model was killed; ending Triton" in server.output()
+
+
+# ---------------------------------------------------------------------------------------------------- containers
+
+
+def test_the_containers_command(tmp_path):
+    """What Dockerfile and Kubernetes start: it listens on all addresses, and no stranger is its administrator."""
+    dockerfile = (TRITON / "Dockerfile").read_text(encoding="utf-8")
+    (command,) = (json.loads(line) for line in re.findall(r"^CMD (.*)", dockerfile, re.MULTILINE))
+    deployment = next(yaml.safe_load_all((TRITON / "kubernetes" / "triton.yaml").read_text(encoding="utf-8")))
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["args"] == command
+    (copied,) = re.findall(r"^COPY triton_serving/run_triton.py (\S+)$", dockerfile, re.MULTILINE)
+    assert command[:3] == ["python3", f"{copied}run_triton.py", "/models"]
+    # The container's tritonserver is on PATH.
+    (tmp_path / "tritonserver").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "tritonserver").chmod(0o755)
+
+    def flags(**environment):
+        environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        started = [sys.executable, TRITON / "run_triton.py", tmp_path, *command[3:]]
+        done = subprocess.run(started, capture_output=True, text=True, env=environment)
+        return done.stdout.split() or done.stderr
+
+    found = dict(flag.split("=", 1) for flag in flags())
+    assert [found[f"--{name}-address"] for name in ("http", "grpc", "metrics")] == ["0.0.0.0"] * 3
+    apis, _, key = found["--http-restricted-api"].partition(":admin-key=")
+    assert found["--grpc-restricted-protocol"] == f"{apis}:admin-key={key}" and len(key) == 64
+    assert set(apis.split(",")) == {"shared-memory", "model-repository", "trace", "logging"}
+    assert key not in flags() and any(flag.endswith(":admin-key=a.b") for flag in flags(ADMIN_KEY="a.b"))
+    assert flags(ADMIN_KEY="a,b=c").startswith("run_triton.py: error: ADMIN_KEY: expected letters")
+
+
+def test_the_containers_folder_for_engines(repository):
+    """It is there and belongs to the user, whose named volume takes over the owner."""
+    dockerfile = (TRITON / "Dockerfile").read_text(encoding="utf-8")
+    made = dockerfile.index("RUN mkdir /tensorrt_cache && chown 1000:1000 /tensorrt_cache\n")
+    assert made < dockerfile.index("\nUSER 1000\n")
+    done = subprocess.run([HADOLINT, TRITON / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_nginx_passes_on_what_clients_need(scheme):
+    text = (TRITON / "nginx.conf").read_text(encoding="utf-8")
+    (pattern,) = re.findall(rf"location ~ (\S+) \{{\s+{'proxy' if scheme == 'http' else 'grpc'}_pass", text)
+    assert re.findall(r"location (\S+) \{\s+(\S+ \S+);", text) == [("/", "return 403")] * 2
+    if scheme == "http":
+        model = "/v2/models/ernie_seqcls"
+        needed = ["/v2", "/v2/health/ready", "/v2/health/live", model, "/v2/models/stats"]
+        needed += [
+            f"{m}/{what}" for m in (model, f"{model}/versions/1") for what in ("infer", "ready", "config", "stats")
+        ]
+        others = [f"/v2/{path}" for path, _ in ADMINISTRATION] + ["/", "/metrics", f"{model}/../../logging"]
+    else:
+        service = inference.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        methods = [f"/{service.full_name}/{method.name}" for method in service.methods]
+        others = [m for m in methods if re.search("SharedMemory|Repository|Trace|Log", m)]
+        needed = [m for m in methods if m not in others]
+        assert len(needed) == 9 and len(others) == 11
+    assert all(re.search(pattern, path) for path in needed)
+    assert not any(re.search(pattern, path) for path in others)
+
+
 # ---------------------------------------------------------------------------------------------------- preparing
 
 
@@ -814,6 +970,7 @@ def test_every_shipped_config(tmp_path, exported):
         assert config_of(made).instance_group[0].count == 2
 
 
+@pytest.mark.skipif(not fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
 def test_a_network_in_float16_and_int8(tmp_path, exported, quantized):
     import onnx
 
@@ -822,6 +979,10 @@ def test_a_network_in_float16_and_int8(tmp_path, exported, quantized):
     config = config_of(tmp_path / "ernie_seqcls_network")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.name == "tensorrt" and accelerator.parameters["precision_mode"] == "FP16"
+    assert accelerator.parameters.keys() <= set(TENSORRT_OPTIONS)
+    network = tmp_path / "ernie_seqcls_network" / "1" / "model.onnx"
+    assert accelerator.parameters["trt_engine_cache_prefix"] == file_hash(network)
+    assert accelerator.parameters["trt_engine_cache_path"] == "/tensorrt_cache"
     longest = read(folder / "tokenizer_config.json")["model_max_length"]
     assert accelerator.parameters["trt_profile_max_shapes"] == f"input_ids:64x{longest},token_type_ids:64x{longest}"
     model = onnx.load(network)
@@ -870,8 +1031,3 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path, exported, ca
     refused("has 1 output(s), so it is not a qa model")
     config_file.unlink()
     refused("no model folder: it has no config.json")
-@pytest.mark.skipif(not fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
-    assert accelerator.parameters.keys() <= set(TENSORRT_OPTIONS)
-    network = tmp_path / "ernie_seqcls_network" / "1" / "model.onnx"
-    assert accelerator.parameters["trt_engine_cache_prefix"] == file_hash(network)
-    assert accelerator.parameters["trt_engine_cache_path"] == "/tensorrt_cache"

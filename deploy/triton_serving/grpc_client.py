@@ -55,14 +55,17 @@ class Client:
         """
         try:
             ready = self._client.is_server_ready(client_timeout=self.timeout)
-            models = [model.name for model in self._client.get_model_repository_index().models]
-            if self.model not in models:
-                raise PredictorError(f"no model {self.model} at {self.url}; --model can be {', '.join(models) or '-'}")
             if not ready or not self._client.is_model_ready(self.model):
+                # Its metadata says whether there is such a model; the list of all is for administrators only.
+                self._client.get_model_metadata(self.model)
                 raise PredictorError(f"{self.url}: {self.model} is not ready")
             found = [tensor.name for tensor in self._client.get_model_metadata(self.model).inputs]
             parameters = self._client.get_model_config(self.model).config.parameters
         except InferenceServerException as e:
+            if "has no available versions" in e.message():
+                raise PredictorError(f"{self.url}: {self.model} is not ready") from None
+            if "NOT_FOUND" in str(e.status()):
+                raise PredictorError(f"no model {self.model} at {self.url}; name another one with --model") from None
             raise PredictorError(
                 f"no Triton server answers gRPC at {self.url} ({e.message()}); start one with: python run_triton.py "
                 "MODEL_REPOSITORY"

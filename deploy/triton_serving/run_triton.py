@@ -1,21 +1,30 @@
-"""Starts Triton Inference Server on a model repository, without a container.
+"""Starts Triton Inference Server on a model repository, with its administration restricted.
 
 python run_triton.py models_tnews                                   HTTP on 8000, gRPC on 8001, metrics on 8002
 python run_triton.py models_tnews --grpc_port 9001 --log-verbose=1   other flags go to tritonserver
 
-The server comes with the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the Python backend, which
-is all that CPU models need. GPU models need NVIDIA's container.
+Requests for shared memory, the model repository, tracing and logging are refused unless their header `admin-key` (over
+gRPC `triton-grpc-protocol-admin-key`) has the value of the environment variable ADMIN_KEY. Without this variable, the
+value is random, so they are always refused. --http-restricted-api and --grpc-restricted-protocol replace this.
+
+Without a container, the server comes with the package nvidia-pytriton (x86-64 Linux, glibc 2.35 or later). It has the
+Python backend, which is all that CPU models need. GPU models need NVIDIA's container, whose server is used there.
 """
 
 import argparse
 import importlib.util
 import os
 import platform
+import re
+import secrets
+import shutil
 import sys
 import sysconfig
 import tempfile
 
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+# What only an administrator may ask for: clients that may register shared memory can read that of the models.
+RESTRICTED = "shared-memory,model-repository,trace,logging"
 
 
 def main():
@@ -27,21 +36,36 @@ def main():
     args, more = parser.parse_known_args()
     if not os.path.isdir(args.repository):
         parser.error(f"{args.repository}: no such folder; prepare_models.py writes one")
+    key = os.environ.get("ADMIN_KEY") or secrets.token_hex(32)
+    if not re.fullmatch(r"[\w.~+/-]+=*", key, re.ASCII):
+        sys.exit("run_triton.py: error: ADMIN_KEY: expected letters, digits and -._~+/")
+    server, flags, environment = find_server()
+    command = [
+        server,
+        f"--model-repository={args.repository}",
+        *flags,
+        # Otherwise, two servers on one machine would use each other's shared memory.
+        f"--backend-config=python,shm-region-prefix-name=triton_{os.getpid()}_",
+    ]
+    for name in PORTS:
+        command += [f"--{name}-address={args.host}", f"--{name}-port={getattr(args, f'{name}_port')}"]
+    for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
+        if not any(given.partition("=")[0] == flag for given in more):
+            command.append(f"{flag}={RESTRICTED}:admin-key={key}")
+    # Replaces this process: signals reach the server itself, and its exit status is ours.
+    os.execve(command[0], command + more, environment)
+
+
+def find_server():
+    """(path of tritonserver, flags, environment variables) of nvidia-pytriton's server, or of the container's."""
+    container = shutil.which("tritonserver")
+    if container and importlib.util.find_spec("pytriton") is None:
+        return container, [], os.environ
     triton = find_package("pytriton")
     try:
         backends = lay_out_backend(os.path.join(triton, "tritonserver"))
     except OSError as e:
         sys.exit(f"run_triton.py: error: {e.filename}: {e.strerror}")
-    command = [
-        os.path.join(triton, "tritonserver", "bin", "tritonserver"),
-        f"--model-repository={args.repository}",
-        f"--backend-directory={backends}",
-        # Otherwise, two servers on one machine would use each other's shared memory.
-        f"--backend-config=python,shm-region-prefix-name=triton_{os.getpid()}_",
-        "--allow-gpu-metrics=false",
-    ]
-    for name in PORTS:
-        command += [f"--{name}-address={args.host}", f"--{name}-port={getattr(args, f'{name}_port')}"]
     environment = {
         **os.environ,
         # The backend's program embeds its own interpreter. It looks for `python3` on PATH, and uses the packages of
@@ -58,8 +82,8 @@ def main():
             )
         ),
     }
-    # Replaces this process: signals reach the server itself, and its exit status is ours.
-    os.execve(command[0], command + more, environment)
+    server = os.path.join(triton, "tritonserver", "bin", "tritonserver")
+    return server, [f"--backend-directory={backends}", "--allow-gpu-metrics=false"], environment
 
 
 def find_package(name):

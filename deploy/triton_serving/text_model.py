@@ -5,10 +5,10 @@ texts of different lengths are merged, which those with token ids would not be. 
 the predictor's package beside each model.py.
 """
 
-import faulthandler
+import contextlib
 import json
 import os
-import threading
+import signal
 import time
 from dataclasses import dataclass
 
@@ -57,6 +57,19 @@ class TextModel:
         raise NotImplementedError
 
     def initialize(self, args):
+        self.watcher = start_watcher(os.getppid())
+        try:
+            self.load(args)
+        except BaseException:
+            self.finalize()  # Triton reports the error; it must not end as if this process had been killed
+            raise
+
+    def finalize(self):
+        """Triton unloads the model: this process is about to end, as it should."""
+        os.kill(self.watcher, signal.SIGKILL)
+        os.waitpid(self.watcher, 0)
+
+    def load(self, args):
         config = json.loads(args["model_config"])
         settings = {name: value["string_value"] for name, value in config["parameters"].items()}
         folder = os.path.join(args["model_repository"], args["model_version"])
@@ -85,7 +98,6 @@ class TextModel:
             self.warm_up()
         self.numbers = {label: number for number, label in self.task.id2label.items()}
         self.warned = False
-        threading.Thread(target=end_with_server, args=[os.getppid()], daemon=True).start()
 
     def warm_up(self):
         """Runs a few lengths once, so that the first requests do not wait for kernels to be made."""
@@ -183,14 +195,53 @@ class TextModel:
         return pb_utils.InferenceResponse(error=job.error)
 
 
-def end_with_server(server):
-    """Ends this process when the server is gone: a Triton that was killed leaves it running."""
-    while os.getppid() == server:
-        # If the server is killed while it receives a response, the interpreter stays locked, and this thread does not
-        # run any more. This timer does not need the interpreter.
-        faulthandler.dump_traceback_later(20, exit=True)
+def start_watcher(server):
+    """Forks a process that ends this one when the server is gone, and the server when this one was killed.
+
+    A Triton that was killed leaves this process running. And if this process is killed, such as by the kernel when
+    memory is short, Triton (2.51) starts no other: its share of the requests fails, while the server stays "ready".
+    Whatever started the server can replace both. A thread cannot watch: if the server is killed while it receives a
+    response, the interpreter stays locked.
+
+    Args:
+        server: Triton's process id.
+
+    Returns:
+        The process id of the watcher. Stop it before this process ends by itself.
+    """
+    model = os.getpid()
+    watcher = os.fork()
+    if watcher == 0:
+        try:
+            watch(server, model)
+        finally:
+            os._exit(0)
+    return watcher
+
+
+def watch(server, model):
+    """Returns when `server` or its child `model`, which is this process's parent, is gone and the other was ended.
+
+    It looks only at whether they exist, so both may be paused for any time.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # may be sent to all processes of a terminal or a service
+        signal.signal(number, signal.SIG_IGN)
+    while os.getppid() == model:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+            if parent_of(model) != server:
+                os.kill(model, signal.SIGKILL)
+                return
         time.sleep(1)
-    os._exit(1)
+    with contextlib.suppress(ProcessLookupError):  # both were killed
+        os.kill(server, signal.SIGTERM)
+        message = f"the Python process {model} of a model was killed; ending Triton, which does not replace it"
+        os.write(2, f"text_model.py: error: {message}\n".encode())
+
+
+def parent_of(process):
+    """The process id of a process's parent."""
+    with open(f"/proc/{process}/stat") as f:
+        return int(f.read().rpartition(")")[2].split()[1])  # "id (name) state parent ..."
 
 
 def failure(reason):
