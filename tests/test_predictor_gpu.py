@@ -208,8 +208,7 @@ def test_float16_holds_every_number(dataset, prepared, exported):
     assert max(largest.values()) < 20000, sorted(largest.items(), key=lambda item: -item[1])[:5]
 
 
-# Those of https://github.com/onnx/onnx-tensorrt/blob/release/10.9-GA/docs/operators.md that the models have, with the
-# types that they have there.
+# Of what onnx-tensorrt's docs/operators.md lists, what the models have, and have in a type that it lists.
 TENSORRT_OPERATORS = {"Add", "Cast", "Concat", "DequantizeLinear", "Div", "Equal", "Erf", "Gather", "Gemm", "Identity",
                       "LayerNormalization", "MatMul", "Mul", "QuantizeLinear", "Reshape", "Shape", "Slice", "Softmax",
                       "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}  # fmt: skip
