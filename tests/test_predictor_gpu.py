@@ -580,9 +580,8 @@ def test_where_nodes_run(backend, precision_mode, prepared, tmp_path, with_gpu):
         providers = [("CPUExecutionProvider", {})]
     else:
         with_gpu(backend)
-        gpu.open_session(prepared("tnews", precision_mode), backend, gpu.provider_options(
-            backend, 0, precision_mode, 2, (16, 32), None))  # loads the libraries  # fmt: skip
         told = gpu.provider_options(backend, 0, precision_mode, 2, (16, 32), None)
+        gpu.open_session(prepared("tnews", precision_mode), backend, told)  # loads the libraries
         providers = list(zip(gpu.PROVIDERS[backend], told, strict=True))
     session = onnxruntime.InferenceSession(prepared("tnews", precision_mode), options, providers=providers)
     session.run(None, {name: np.ones((2, 16), np.int64) for name in ("input_ids", "token_type_ids")})

@@ -310,8 +310,9 @@ def paused(repository, tmp_path_factory):
     found = Paused(folder)
     yield found
     if found.server.process.poll() is None:  # a test failed
-        found.resume()
-        found.server.process.kill()
+        for process in found.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     found.server.stop()
 
 
