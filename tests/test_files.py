@@ -158,7 +158,7 @@ def test_what_no_folder_can_replace(tmp_path):
             check_replaceable(str(path), "--export_model_dir")
     with pytest.raises(UserError, match="/proc is a mount point"):
         check_replaceable("/proc")
-    with pytest.raises(UserError, match="--output_dir .* can't be written"):
+    with pytest.raises(UserError, match=r"--output_dir .* can't be written"):
         check_replaceable(str(tmp_path / "export" / "below"))
     (tmp_path / "old").mkdir()
     for name in ("old", "new"):
