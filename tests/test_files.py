@@ -15,7 +15,7 @@ from conftest import PREDICTOR, ROOT
 from ernie_predictor import files
 
 from ernie.errors import UserError
-from ernie.files import check_replaceable
+from ernie.files import check_replaceable, read_metrics
 
 
 def content(folder):
@@ -97,10 +97,13 @@ def test_a_kill_between_the_renames_loses_nothing(at, tmp_path):
 def test_a_kill_while_a_text_is_written_leaves_no_file_for_good(tmp_path):
     files.write_text(tmp_path / "metrics.json", "old")
     program = KILLED.partition("os.rename =")[0] + "os.replace = killed\nfiles.write_text(sys.argv[2], 'new')"
-    command = [sys.executable, "-c", program, str(PREDICTOR), str(tmp_path / "metrics.json"), "2"]
+    command = [sys.executable, "-c", program, str(PREDICTOR), str(tmp_path / "metrics.json"), "1"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path)) == 2
-    files.write_text(tmp_path / "other.json", "{}")
+    (part,) = tmp_path.glob(".*")
+    for age, left in ((8e4, 3), (9e4, 2)):
+        os.utime(part, (time.time() - age,) * 2)
+        files.write_text(tmp_path / "other.json", "{}")
+        assert len(os.listdir(tmp_path)) == left
     assert content(tmp_path) == {"metrics.json": "old", "other.json": "{}"}
 
 
@@ -163,6 +166,13 @@ def test_what_no_folder_can_replace(tmp_path):
     (tmp_path / "old").mkdir()
     for name in ("old", "new"):
         check_replaceable(str(tmp_path / name))
+
+
+def test_metrics_that_can_not_be_read_are_named(tmp_path):
+    assert read_metrics(tmp_path) is None
+    write(tmp_path / "metrics.json", "{")
+    with pytest.raises(UserError, match=r"metrics\.json is not JSON"):
+        read_metrics(tmp_path)
 
 
 MOUNTED = """

@@ -161,11 +161,11 @@ class Derived:
             found = {entry: match["file"] for entry in os.listdir(place.folder) if (match := made.fullmatch(entry))}
             ages = {entry: time.time() - os.path.getmtime(os.path.join(place.folder, entry)) for entry in found}
             current = re.compile(place.anyones + re.escape(self.current) + f"(-{_HASH})?")
-            kept = {}  # {file: the age of the newest of its entries}
+            newest = {}  # {file: the age of its newest entry}
             for entry, file in found.items():
                 if current.fullmatch(file):
-                    kept[file] = min(ages[entry], kept.get(file, ages[entry]))
-            kept = sorted(kept, key=kept.get)[:KEPT]
+                    newest[file] = min(ages[entry], newest.get(file, ages[entry]))
+            kept = sorted(newest, key=newest.__getitem__)[:KEPT]
             for entry, file in found.items():
                 if current.fullmatch(file):
                     stays = file in kept

@@ -9,12 +9,15 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
 import tempfile
 import time
 
 MARK = ".ernie-work"  # the name of the file by which a work folder is known to be ours
+PART = re.compile(r"\..+\.[0-9a-f]{8}\.ernie-part")  # names of texts that are being written, which takes milliseconds
 DAY = 24 * 60 * 60
 
 
@@ -41,11 +44,13 @@ def work_folder(parent, name):
 def remove_leftovers(parent):
     """Removes the work folders of killed processes from a folder; what they had moved aside returns to its place."""
     for entry in os.listdir(parent):
-        folder = os.path.join(parent, entry)
-        if entry.startswith(".") and entry.endswith(".part") and _is_left(os.path.join(folder, MARK)):
-            with contextlib.suppress(OSError):
-                _put_back(folder)
-                shutil.rmtree(folder, ignore_errors=True)
+        path = os.path.join(parent, entry)
+        with contextlib.suppress(OSError):
+            if entry.startswith(".") and entry.endswith(".part") and _is_left(os.path.join(path, MARK)):
+                _put_back(path)
+                shutil.rmtree(path, ignore_errors=True)
+            elif PART.fullmatch(entry) and time.time() - os.path.getmtime(path) > DAY:
+                os.remove(path)
 
 
 def _is_left(mark):
@@ -127,12 +132,18 @@ def new_folder(path, parent=None):
 
 def write_text(path, text):
     """Writes a text file atomically; a link is followed."""
-    folder, name = os.path.split(os.path.realpath(path))
-    with work_folder(folder, name) as work:
-        part = os.path.join(work, "new")
-        with open(part, "w", encoding="utf-8", newline="\n") as f:
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    remove_leftovers(folder)
+    part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.ernie-part")
+    try:
+        with open(part, "x", encoding="utf-8", newline="\n") as f:
             f.write(text)
-        os.replace(part, os.path.join(folder, name))
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        raise
 
 
 def file_hash(path):
