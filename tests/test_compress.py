@@ -18,6 +18,7 @@ import paddle
 import pytest
 from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read, start
 from ernie_predictor import ErniePredictor
+from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import has_vnni
 from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
@@ -31,7 +32,7 @@ from ernie.errors import UsageError
 from ernie.onnx_graph import compute_first_token_only, write_onnx
 from ernie.quantization import adaptive_rounding
 from ernie.report import advice, pick_best, speed_of
-from ernie.static_model import run_static_model
+from ernie.static_model import run_static_model, save_static_model
 from ernie.tasks import DATA_SETS, TASKS
 
 SCENARIOS = ("tnews", "msra_ner", "cmrc2018")
@@ -361,6 +362,29 @@ def test_adaptive_rounding_lowers_the_error_of_products(exported, tmp_path):
     assert max(d.max() for d in differences) == 1
     assert all(a[0][0] == b[0][0] for a, b in zip(plain, scales))  # activations are calibrated alike
     assert np.abs(rounded - logits).max() < 0.1 * np.abs(logits).max()
+
+
+def test_a_column_of_zeros(tmp_path, tiny_model):
+    """And a table, whose largest weight is 0: no scale is 0, by which would be divided."""
+    inputs = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    weight = np.array([[1, 0], [2, 0], [3, 0], [4, 0]], np.float32)
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        assert not adaptive_rounding(weight, np.abs(weight).max(axis=0) / 127, inputs)[:, 1].any()
+
+    model = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=5)
+    model.eval()
+    model.ernie.embeddings.token_type_embeddings.weight.set_value(paddle.zeros([4, 16]))
+    layer = model.ernie.encoder.layers[0]
+    layer.linear1.weight.set_value(layer.linear1.weight.numpy() * (np.arange(32) != 3).astype(np.float32))
+    save_static_model(model, str(tmp_path))
+    write_onnx(str(tmp_path), ["logits"])
+    scales, logits = calibrate(tmp_path, tmp_path, round_type="adaround")
+    assert all(np.isfinite(part[0]).all() and (part[0] > 0).all() for product in scales for part in product)
+    assert np.isfinite(logits).all()
+    quantize_onnx(str(tmp_path / "model.onnx"), str(tmp_path / "int8.onnx"), scales, quantize_tables=True)
+    plain = run_onnx(tmp_path / "model.onnx", batch_of())[0]
+    for engine in installed_engines():
+        assert np.abs(run_onnx(tmp_path / "int8.onnx", batch_of(), engine)[0] - plain).max() < 0.1
 
 
 def test_bias_correction_changes_weights_and_stays_near(exported, tmp_path):
@@ -787,6 +811,9 @@ def test_what_is_no_width(text):
         (["--strategy", "dynabart+ptq"], "did you mean dynabert+ptq?"),
         (["--algo_list", "mse", "kl"], "--algo_list kl"),
         (["--batch_size_list", "0"], "--batch_size_list 0"),
+        (["--algo_list", "mse", "KL", "mse"], "--algo_list mse: named twice"),
+        (["--batch_size_list", "4", "8", "4"], "--batch_size_list 4: named twice"),
+        (["--batch_num_list", "1", "1"], "--batch_num_list 1: named twice"),
         (["--round_type", "floor"], "--round_type floor"),
         (["--prune_embeddings", "true"], "--prune_embeddings"),
         (["--strategy", "qat", "--input_infer_model_path", "x/model"], "--input_infer_model_path"),
