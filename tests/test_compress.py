@@ -576,15 +576,16 @@ def test_max_drop_takes_the_fastest_within_the_budget(tmp_path, tiny_fine_tuned,
     assert (tmp_path / "best").exists() == bool(faster)
     if faster:
         best = read(tmp_path / "best" / "metrics.json")["variant"]
-        assert best == max(faster, key=lambda row: speed_of(row)["texts_per_second"])["variant"]
+        assert best == max(faster, key=lambda row: speed_of(row)["speed_up"])["variant"]
         assert (tmp_path / "best" / "model.onnx").read_bytes() == (tmp_path / best / "model.onnx").read_bytes()
     rows = copy.deepcopy(report["variants"])
-    # The engine that the predictor opens counts, not one that was faster.
+    # The engine that the predictor opens counts, not one that was faster; and the speed-up, since texts per second are
+    # of another minute each.
     for fastest, other in ((1, 2), (2, 1)):
         for index, row in enumerate(rows):
             row["engine"] = "onnxruntime"
-            row["speed"]["onnxruntime"] = {"texts_per_second": {fastest: 300, other: 200}.get(index, 100)}
-            row["speed"]["onnxruntime"]["speed_up"] = row["speed"]["onnxruntime"]["texts_per_second"] / 100
+            row["speed"]["onnxruntime"] = {"speed_up": {fastest: 3, other: 2}.get(index, 1), "texts_per_second": 100}
+            row["speed"]["onnxruntime"]["texts_per_second"] += 1e3 * (index == other)
             row["speed"]["openvino"]["texts_per_second"] = 1e6 * index
         assert pick_best(str(tmp_path), rows, 100) == rows[fastest]["variant"]
     rows[1]["change"], rows[2]["change"] = -0.6, -0.9
@@ -598,6 +599,13 @@ def test_max_drop_takes_the_fastest_within_the_budget(tmp_path, tiny_fine_tuned,
     for drop in (0.5, 100):
         pick_best(str(tmp_path), rows, drop)
         assert not list((tmp_path / "best").iterdir())
+    # One behind a link is written to, and emptied of what is not the best any more.
+    (tmp_path / "server").mkdir()
+    (tmp_path / "best").rmdir()
+    (tmp_path / "best").symlink_to("server")
+    assert pick_best(str(tmp_path), rows, 100) == read(tmp_path / "server" / "metrics.json")["variant"]
+    assert pick_best(str(tmp_path), rows, 0.5) is None
+    assert (tmp_path / "best").is_symlink() and not (tmp_path / "server").exists()
 
 
 def test_best_is_made_beside_the_model_by_default(tmp_path, tiny_fine_tuned):
