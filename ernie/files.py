@@ -70,12 +70,19 @@ def write_json(path, content):
 
 
 def read_metrics(folder):
-    """metrics.json of a model folder if the model was scored, else None."""
+    """metrics.json of a model folder if the model was scored, else None.
+
+    Raises:
+        UserError: it is not JSON.
+    """
     path = os.path.join(folder, "metrics.json")
     if not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except ValueError as e:
+        raise UserError(f"{path} is not JSON ({e}): remove it, and what it says is measured again") from e
 
 
 def check_writable(folder, flag="--output_dir"):

@@ -680,19 +680,69 @@ def batch_collator(features):
 
 
 def test_running_again_makes_nothing_anew(tmp_path, tiny_fine_tuned, monkeypatch, caplog):
-    arguments = ("tnews", tiny_fine_tuned("tnews"), tmp_path, "--strategy", "dynabert+qat", *QUICK)
-    compress(*arguments)
+    arguments = ("tnews", tiny_fine_tuned("tnews"), tmp_path, *QUICK)
+    qat = (*arguments, "--strategy", "dynabert+qat")
+    ranked_on = []
+
+    def importance(model, batches, loss):
+        ranked_on.extend(row[row > 0].tolist() for batch in batches for row in batch["input_ids"].numpy())
+        return pruning.importance(model, batches, loss)
+
+    monkeypatch.setattr("ernie.compression.importance", importance)
+    compress(*qat)
+    assert sorted(ranked_on) == sorted(ids_of_training_texts(tmp_path / "export"))  # not on the dev set
     files = ["export/model.onnx", "width_mult_0.75/model.onnx", "width_mult_0.75/qat/model.onnx"]
     before = [(tmp_path / name).stat().st_mtime_ns for name in files]
-    compress(*arguments)
+    compress(*qat)
     assert [(tmp_path / name).stat().st_mtime_ns for name in files] == before
     # Without matplotlib there is a line that says so, and no picture.
     (tmp_path / "compression_report.png").unlink()
-    monkeypatch.setitem(sys.modules, "ernie.report_picture", None)
-    compress(*arguments, "--moving_rate", 0.8)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ernie.report_picture", None)
+        compress(*qat, "--moving_rate", 0.8)
     assert "pip install matplotlib" in caplog.text and not (tmp_path / "compression_report.png").exists()
     after = [(tmp_path / name).stat().st_mtime_ns for name in files]
     assert after[:2] == before[:2] and after[2] > before[2]
+    what_other_commands_made_counts_and_stays(arguments, tmp_path, caplog)
+
+
+def ids_of_training_texts(model):
+    task = ErniePredictor(model).task
+    rows = (FEW["data_dir"] / "tnews" / "train.json").read_text(encoding="utf-8").splitlines()
+    features, _ = task.tokenize([task.check(json.loads(row)["sentence"]) for row in rows])
+    return [list(ids) for ids, _ in features]
+
+
+def what_other_commands_made_counts_and_stays(arguments, folder, caplog):
+    """The report covers all variants of a folder; a width that is made again does not take those inside it along."""
+    inside = folder / "width_mult_0.75" / "qat"
+    metrics = read(inside / "metrics.json")
+    (other,) = {*installed_engines()} - {metrics["engine"]}
+    del metrics[other]  # as where that engine was installed later
+    (inside / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    report = compress(*arguments, "--strategy", "embeddings")
+    assert [row["variant"] for row in report["variants"]] == [
+        *("export", "quant_emb", "width_mult_0.75", "width_mult_0.75/qat")
+    ]
+    assert report["variants"][3]["scores"][other] == read(inside / "metrics.json")[other]["accuracy"]
+
+    before = (inside / "model.onnx").stat().st_mtime_ns
+    report = compress(*arguments, "--strategy", "dynabert", "--save_steps", 1)
+    assert "made        width_mult_0.75: " in caplog.text
+    assert (inside / "model.onnx").stat().st_mtime_ns == before and (inside / "metrics.json").exists()
+    assert [row["variant"] for row in report["variants"]] == ["export", "width_mult_0.75", "quant_emb"]
+    assert "width_mult_0.75/qat is not in the report: it was made from an earlier width_mult_0.75" in caplog.text
+
+
+def test_a_folder_that_can_not_be_replaced(tmp_path, tiny_fine_tuned, capsys):
+    """Is refused before the work."""
+    for name in ("best", "mse4_1"):
+        (tmp_path / name).write_text("in the way")
+        with pytest.raises(SystemExit) as stopped:
+            compress("tnews", tiny_fine_tuned("tnews"), tmp_path, "--strategy", "ptq", *QUICK)
+        assert stopped.value.code == 1 and f"/{name} is in the way" in capsys.readouterr().err
+        assert not list(tmp_path.rglob("model.*"))
+        (tmp_path / name).unlink()
 
 
 def test_changed_training_texts_calibrate_and_train_again(tmp_path, tiny_fine_tuned, caplog):
