@@ -19,7 +19,7 @@ def main():
     utils.check_writable(training_args.output_dir)
     export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
     if training_args.do_export:
-        utils.check_writable(export_dir, "--export_model_dir")
+        utils.check_replaceable(os.path.join(export_dir, "export"), "--export_model_dir")
     utils.check_model(model_args, data_args)
 
     # Data: the splits that the steps below need, the others None

@@ -13,5 +13,5 @@ from ernie.training import ErnieTrainer, check_training
 from ernie.predictions import write_predictions
 from ernie.export import export_model
 from ernie.compression import CompressionTrainer
-from ernie.files import check_writable, read_metrics
+from ernie.files import check_replaceable, check_writable, read_metrics
 from ernie.errors import run

@@ -282,6 +282,11 @@ def check_compression_values(values):
     for name in ("batch_size_list", "batch_num_list"):
         if min(getattr(values, name)) < 1:
             raise UsageError(f"--{name} {min(getattr(values, name))}: must be 1 or more")
+    for name in ("algo_list", "batch_size_list", "batch_num_list"):
+        given = getattr(values, name)
+        twice = [value for index, value in enumerate(given) if value in given[:index]]
+        if twice:
+            raise UsageError(f"--{name} {twice[0]}: named twice")
     if not values.max_drop >= 0:
         raise UsageError(f"--max_drop {values.max_drop:g}: expected points of the score, 0 or more")
     choices = {

@@ -7,6 +7,7 @@ import shutil
 import time
 from typing import NamedTuple
 
+import numpy as np
 import paddle
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor_kind
@@ -15,10 +16,12 @@ from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
 from ernie import console, paddle_int8
 from ernie.argument_checks import width_name
+from ernie.console import logger
 from ernie.dev_set import DevSet
 from ernie.errors import UserError
 from ernie.export import dev_metrics, save_config_and_tokenizer, write_model_folder
 from ernie.files import (
+    check_replaceable,
     content_hash,
     copy_config_and_tokenizer,
     file_hash,
@@ -36,6 +39,8 @@ from ernie.tasks import SEQ_CLS
 from ernie.training import ErnieTrainer, find_checkpoint, resume_identity
 
 VERSION = 2  # of what is made of the same inputs: another number makes every variant again
+PRUNING_VERSION = 2  # the same, of widths and what is made from them
+IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
 
 
 class Variant(NamedTuple):
@@ -119,6 +124,9 @@ class CompressionTrainer(ErnieTrainer):
         self.identities = {}
         # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
         missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
+        for folder in map(self.folder, (*missing, "best")):
+            if os.path.lexists(folder):
+                check_replaceable(folder)
         console.row("plan", f"--strategy {args.strategy}: {len(variants)} variants in {args.output_dir}")
         bar = console.progress(variants, desc="variants")
         for variant in bar:
@@ -127,10 +135,16 @@ class CompressionTrainer(ErnieTrainer):
                 self.make(variant)
                 wait_for_all()  # of several processes one writes and measures
             else:
-                console.row("there", self.describe(variant, read_metrics(self.folder(variant.name))))
+                self.score_again(variant.name)
+                console.row("there", self.describe(variant.name, read_metrics(self.folder(variant.name))))
         if not args.should_save:
             return None
         names = [variant.name for variant in variants]
+        for name in self.made_earlier():
+            if name not in names:
+                names.append(name)
+                self.score_again(name)
+                console.row("there", f"{self.describe(name, read_metrics(self.folder(name)))}, of another command")
         rows = write_report(
             *(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set),
             *(self.baseline, args.max_drop),
@@ -148,6 +162,21 @@ class CompressionTrainer(ErnieTrainer):
         found = read_metrics(self.folder(variant.name))
         return found is not None and found.get("made_from") == self.made_from(variant)
 
+    def made_earlier(self, base="export", inside=""):
+        """Names of all variants that are there, and were made of the present original, by this or another command."""
+        identity = content_hash(read_metrics(self.folder(base))["made_from"])
+        names = []
+        for entry in sorted(os.listdir(self.folder(inside))):
+            name = os.path.join(inside, entry)
+            if entry in ("best", "compression") or not os.path.exists(os.path.join(self.folder(name), "model.onnx")):
+                continue
+            made_from = (read_metrics(self.folder(name)) or {}).get("made_from", {})
+            if made_from.get("base") == identity:
+                names += [name, *self.made_earlier(name, name)]
+            elif "base" in made_from:
+                logger.warning(f"{name} is not in the report: it was made from an earlier {base}")
+        return names
+
     def made_from(self, variant):
         """Identity of a variant: the options that count, and hashes of data, labels and weights."""
         if variant.name not in self.identities:
@@ -160,7 +189,11 @@ class CompressionTrainer(ErnieTrainer):
             names = "dataset max_seq_length doc_stride max_query_length max_answer_length n_best_size"
             identity = {name: getattr(data_args, name) for name in names.split()}
             identity.update(
-                version=VERSION, input_dtype=args.input_dtype, dev_data=content_hash(self.dev_split.hashes())
+                version=VERSION,
+                input_dtype=args.input_dtype,
+                dev_data=content_hash(self.dev_split.hashes()),
+                tokenizer=content_hash(self.tokenizer.get_vocab(), self.tokenizer.do_lower_case),
+                model_settings=content_hash(getattr(self.model.config, "task_specific_params", None)),
             )
             if args.input_infer_model_path:
                 return {**identity, "static_model": [file_hash(path) for path in self.static_model_files()]}
@@ -205,15 +238,23 @@ class CompressionTrainer(ErnieTrainer):
                 copy_config_and_tokenizer(source, folder)
             metrics = self.measure(folder)
             write_json(os.path.join(folder, "metrics.json"), {**metrics, "made_from": self.made_from(variant)})
-        console.row("made", f"{self.describe(variant, metrics)}, {time.perf_counter() - begin:.0f} s")
+            keep_nested(self.folder(variant.name), folder)
+        console.row("made", f"{self.describe(variant.name, metrics)}, {time.perf_counter() - begin:.0f} s")
 
-    def describe(self, variant, metrics):
+    def score_again(self, name):
+        """Scores a variant that is there with all engines, if one was not installed when it was made."""
+        found = read_metrics(self.folder(name))
+        if self.args.should_save and not {*installed_engines()} <= {found.get("engine"), *found}:
+            metrics = {**self.measure(self.folder(name)), "made_from": found["made_from"]}
+            write_json(os.path.join(self.folder(name), "metrics.json"), metrics)
+
+    def describe(self, name, metrics):
         """A line about a variant: what it is, its dev score and the change from the original's, its size."""
         score = self.task.score
         original = read_metrics(self.folder("export"))[score]
-        size = os.path.getsize(os.path.join(self.folder(variant.name), "model.onnx")) / 2**20
+        size = os.path.getsize(os.path.join(self.folder(name), "model.onnx")) / 2**20
         text = (
-            f"{variant.name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} "
+            f"{name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} "
             f"({100 * (metrics[score] - original):+.2f}), {size:.1f} MB"
         )
         if "paddle_int8" in metrics:
@@ -266,10 +307,8 @@ class CompressionTrainer(ErnieTrainer):
 
     @functools.cached_property
     def pruning_identity(self):
-        widths = self.args.width_mult_list
-        return resume_identity(
-            self.data_args, self.args, self.model, self.train_split, self.dev_split, width_mult_list=widths
-        )
+        more = {"width_mult_list": self.args.width_mult_list, "pruning_version": PRUNING_VERSION}
+        return resume_identity(self.data_args, self.args, self.model, self.train_split, self.dev_split, **more)
 
     def narrow_model(self, width_mult):
         """The best narrow model of a width."""
@@ -282,7 +321,7 @@ class CompressionTrainer(ErnieTrainer):
         arguments = self.arguments_of_training("dynabert", load_best_model_at_end=False)
         checkpoint = find_checkpoint(arguments, self.pruning_identity)
         if checkpoint is None:  # a checkpoint's weights are in order
-            reorder(model, importance(model, self.dev_batches(), self.compute_loss))
+            reorder(model, importance(model, self.importance_batches(), self.compute_loss))
         supernet = Supernet(model, self.args.width_mult_list)
         trainer = PruningTrainer(self.task, supernet, arguments, *self.shared_by_trainers())
         trainer.identity = self.pruning_identity
@@ -291,10 +330,15 @@ class CompressionTrainer(ErnieTrainer):
         self.run_training(trainer, checkpoint)
         return trainer
 
-    def dev_batches(self):
-        """The dev set in batches of tensors, with labels; the same for each of several processes."""
-        size, features = self.args.per_device_eval_batch_size, self.dev_split.sorted_features
-        batches = (self.data_collator(features[i : i + size]) for i in range(0, len(features), size))
+    def importance_batches(self):
+        """Random training texts in batches of tensors, with labels; the same for each of several processes.
+
+        Not the dev set, which scores what is made of them.
+        """
+        features, size = self.train_split.features, self.args.per_device_train_batch_size
+        chosen = np.random.default_rng(self.args.seed).permutation(len(features))[: IMPORTANCE_BATCHES * size]
+        chosen = sorted((features[i] for i in chosen), key=lambda feature: len(feature["input_ids"]))
+        batches = (self.data_collator(chosen[i : i + size]) for i in range(0, len(chosen), size))
         return [{name: paddle.to_tensor(array) for name, array in batch.items()} for batch in batches]
 
     # Quantization-aware training
@@ -345,6 +389,24 @@ class CompressionTrainer(ErnieTrainer):
     def run_training(self, trainer, checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)
         wait_for_all()  # the first process has written what all read
+
+
+def keep_nested(old, new):
+    """Gives a variant that takes another's place the variants inside that one, which were made from it.
+
+    They are outdated, as `made_from` tells, and are made again when they are asked for; until then nothing is lost.
+    Files are linked, not moved: at a kill they are still in their place.
+    """
+    for entry in os.listdir(old) if os.path.isdir(old) else ():
+        if os.path.exists(os.path.join(old, entry, "metrics.json")):
+            shutil.copytree(os.path.join(old, entry), os.path.join(new, entry), symlinks=True, copy_function=_link)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def quantize_tables(source, folder):

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -69,12 +70,19 @@ def write_json(path, content):
 
 
 def read_metrics(folder):
-    """metrics.json of a model folder if the model was scored, else None."""
+    """metrics.json of a model folder if the model was scored, else None.
+
+    Raises:
+        UserError: it is not JSON.
+    """
     path = os.path.join(folder, "metrics.json")
     if not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except ValueError as e:
+        raise UserError(f"{path} is not JSON ({e}): remove it, and what it says is measured again") from e
 
 
 def check_writable(folder, flag="--output_dir"):
@@ -85,6 +93,30 @@ def check_writable(folder, flag="--output_dir"):
             pass
     except OSError as e:
         raise UserError(f"{flag} {folder} can't be written: {e.strerror}") from e
+
+
+def check_replaceable(path, flag="--output_dir"):
+    """Raises UserError if `new_folder` could not replace a folder, before hours of work are lost."""
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise UserError(f"{flag}: {path} is in the way: expected a folder of that name, or none. Move it away")
+    if _is_mount_point(target):
+        raise UserError(
+            f"{flag}: {path} is a mount point, which can't be replaced by a new folder: mount the folder above it, or "
+            "make it a link to a folder inside the mounted one"
+        )
+    if os.path.isdir(target) and not os.access(target, os.W_OK):
+        raise UserError(f"{flag}: {path} can't be replaced: no permission to write to it")
+    check_writable(os.path.dirname(target), flag)
+
+
+def _is_mount_point(path):
+    """Also of the same file system (mount --bind), which os.path.ismount does not see."""
+    escaped = re.sub(r"[ \t\n\\]", lambda match: f"\\{ord(match[0]):03o}", path)
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        if escaped in (line.split(" ")[4] for line in f):
+            return True
+    return os.path.ismount(path)
 
 
 def copy_config_and_tokenizer(source, target):

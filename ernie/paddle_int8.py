@@ -69,7 +69,7 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             if name not in scales:  # of the weight as it was before its rounding
                 weight = np.array(self._scope.find_var(name).get_tensor())
                 by_column = args.weight_quantize_type == "channel_wise_abs_max"
-                scale = np.float32(np.abs(weight).max(axis=0 if by_column else None) / 127)
+                scale = _above_zero(np.abs(weight).max(axis=0 if by_column else None) / 127)
                 # The older format takes the largest weight's, whatever it is told.
                 scales[name] = safe_scale(weight, scale) if onnx_format else scale
             return scales[name]
@@ -223,13 +223,18 @@ def read_matmul_scales(prefix):
             dequantize = makers.get(name)
             if dequantize is None or dequantize.type != "dequantize_linear":
                 return None
-            scale = value(dequantize.input("Scale")[0]).astype(np.float32) / 127
+            scale = _above_zero(value(dequantize.input("Scale")[0]).astype(np.float32) / 127)
             source = dequantize.input("X")[0]
             if source in makers:  # a quantize_linear's output: an activation
                 return scale.reshape(-1)[0], None
             return (scale.reshape(-1) if scale.size > 1 else scale.reshape(-1)[0]), value(source).astype(np.int8)
 
         return [(quantization_of(op.input("X")[0]), quantization_of(op.input("Y")[0])) for op in _matmuls(program)]
+
+
+def _above_zero(scale):
+    """Scales as float32; those of nothing but zeros, by which would be divided, become tiny ones."""
+    return np.maximum(scale, 1e-10).astype(np.float32)
 
 
 def _matmuls(program):

@@ -39,12 +39,13 @@ def kept_sizes(layer, width_mult):
 
 
 def importance(model, batches, compute_loss):
-    """How much the loss on the dev set would change without a head or a neuron, to first order.
+    """How much the loss would change without a head or a neuron, to first order.
 
     The derivative to a factor before a head's output is the sum of weight times gradient over the rows that the
     output projection has for the head; likewise for a neuron. Absolute values are summed over batches.
 
     Args:
+        batches: {name: tensor}, with labels.
         compute_loss: (model, batch) -> the task's loss.
 
     Returns:
@@ -172,7 +173,7 @@ def distillation_loss(student, teacher, real):
         loss += HIDDEN_WEIGHT * (((found - expected) ** 2).mean(axis=-1) * mask).sum() / count
     soft = 0.0
     for found, expected in zip(student[1], teacher[1]):
-        if found.ndim == 2 and found.shape[1] == mask.shape[1]:  # one score a token: a distribution over the text
+        if len(student[1]) == 2:  # starts and ends, one score per token: a distribution over the text
             found, expected = (x - (1 - mask) * 1e4 for x in (found, expected))
         entropy = -(F.softmax(expected, axis=-1) * F.log_softmax(found, axis=-1)).sum(axis=-1)
         soft += (entropy * mask).sum() / count if found.ndim == 3 else entropy.mean()

@@ -37,6 +37,7 @@ def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regu
     Returns:
         Integers as float32 [in, out].
     """
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)  # a column of zeros has none
     grid = weight / scale
     low = np.floor(grid)
     gram = inputs.T @ inputs / len(inputs)
@@ -46,14 +47,15 @@ def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regu
         return (difference * (gram @ difference)).sum(axis=0)
 
     nearest = np.round(grid)
-    before = errors(nearest) + 1e-20
+    before = errors(nearest)
+    unit = np.where(before > 0, before, 1)
     # The soft rounding is a sigmoid stretched to [-0.1, 1.1] and cut at 0 and 1.
     soft = -np.log(1.2 / (np.clip(grid - low, 0.01, 0.99) + 0.1) - 1)
     mean, square = np.zeros_like(soft), np.zeros_like(soft)
     for step in range(1, steps + 1):
         sigmoid = 1 / (1 + np.exp(-soft))
         up = np.clip(1.2 * sigmoid - 0.1, 0, 1)
-        gradient = 2 * (gram @ ((low + up - grid) * scale)) * scale / before * len(weight)
+        gradient = 2 * (gram @ ((low + up - grid) * scale)) * scale / unit * len(weight)
         if step > 0.2 * steps:
             progress = (step - 0.2 * steps) / (0.8 * steps)
             beta = 2 + 9 * (1 + np.cos(progress * np.pi))  # from 20 to 2

@@ -185,9 +185,11 @@ def speed_of(row):
 def choose_best(rows, max_drop):
     """The row of the fastest variant that lost at most `max_drop` points and is faster than the original; None where
     there is none. Score and speed are those with the engine that the predictor takes on this processor.
+
+    Speed is compared as speed-up, since each variant is timed in turns with the original, at another time than others.
     """
     good = [row for row in rows[1:] if row["change"] >= -max_drop - 1e-9 and speed_of(row)["speed_up"] > 1]
-    return max(good, key=lambda row: speed_of(row)["texts_per_second"], default=None)
+    return max(good, key=lambda row: speed_of(row)["speed_up"], default=None)
 
 
 def why_none(rows, max_drop):
@@ -224,13 +226,14 @@ def pick_best(output_dir, rows, max_drop):
     """
     best = os.path.join(output_dir, "best")
     ours = (read_metrics(best) or {}).get("variant")  # one of these copies
+    linked = os.path.islink(best) and not (os.path.isdir(best) and os.listdir(best))  # to an empty folder, or to none
     row = choose_best(rows, max_drop)
     if row is None:
         if ours:
-            shutil.rmtree(best, ignore_errors=True)
+            shutil.rmtree(os.path.realpath(best), ignore_errors=True)
         logger.warning(f"{why_none(rows, max_drop)}. There is no {best}")
         return None
-    if os.path.exists(best) and not ours:
+    if os.path.exists(best) and not ours and not linked:
         logger.warning(f"{best} was not made by compression and stays as it is; the best variant is {row['variant']}")
         return row["variant"]
     source = os.path.join(output_dir, row["variant"])

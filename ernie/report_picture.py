@@ -30,9 +30,9 @@ def draw_report(report, best, path):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for number, row in enumerate(rows, start=1):
-            texts_per_second = row["speed"][row["engine"]]["texts_per_second"]
+            speed_up = row["speed"][row["engine"]]["speed_up"]
             colour = BEST if row is best else ORIGINAL if row is rows[0] else PLAIN
-            place = (texts_per_second, 100 * row["score"])
+            place = (speed_up, 100 * row["score"])
             size, order = (16, 4) if row is best else (13, 3)
             axes.plot(*place, "o", color=colour, markersize=size, markeredgecolor="white", zorder=order)
             axes.annotate(str(number), place, ha="center", va="center", color="white", fontsize=8, zorder=order)
@@ -48,10 +48,11 @@ def draw_report(report, best, path):
                 fontweight="bold" if row is best else "normal",
             )
         axes.margins(0.1)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        axes.set_xlabel("texts/s in batches of 32, each variant with the engine that the predictor takes")
+        axes.set_xlabel(
+            f"times as fast as {rows[0]['variant']}, in batches of 32, with the engine that the predictor takes"
+        )
         axes.set_ylabel(f"dev {report['score'].replace('_', ' ')}, %")
         axes.set_title(f"{report['dataset']}: {report['num_examples']} dev examples; {report['machine']}", fontsize=10)
         with work_folder(os.path.dirname(path), "picture") as work:

@@ -21,6 +21,7 @@ from ernie_predictor.answers import marked_up
 from ernie_predictor.dev_sets import read_split
 from ernie_predictor.tasks import join_tokens
 
+INT8 = "width_mult_0.75/mse16_1"  # the folder that compression is shown with
 # What the labels of CLUE's files mean; where a label is not in here, it is a word already.
 LABEL_NAMES = {
     "afqmc": {"0": "意思不同", "1": "意思相同"},
@@ -49,7 +50,7 @@ def commands(dataset, output_dir):
         ),
         "answers": (
             *("deploy/predictor/infer_cpu.py", "--precision_mode", "int8"),
-            *("--model_path", f"{output}/width_mult_0.75/mse16_1", "--input", f"{output}/two_texts.jsonl"),
+            *("--model_path", f"{output}/{INT8}", "--input", f"{output}/two_texts.jsonl"),
         ),
     }
 
@@ -97,7 +98,8 @@ def summary(dataset, output_dir):
     metrics = json.loads((output / "export" / "metrics.json").read_text(encoding="utf-8"))
     report = json.loads((output / "compression_report.json").read_text(encoding="utf-8"))
     ((baseline, baseline_score),) = metrics["baseline"].items()
-    original, int8 = report["variants"][0], report["variants"][-1]
+    rows = {row["variant"]: row for row in report["variants"]}  # also those of other commands
+    original, int8 = rows["export"], rows[INT8]
     return [
         ("fine-tuned", f"{100 * original['score']:.1f}%", f"{original['megabytes']:.1f} MB"),
         ("pruned and in INT8", f"{100 * int8['score']:.1f}%", f"{int8['megabytes']:.1f} MB"),
@@ -132,7 +134,9 @@ def main():
     for name, score, size in summary(dataset, args.output_dir):
         taken = f"{seconds[name]:.0f} s" if name in seconds else ""
         print(f"{name:<36} {score:>15} {size:>11} {taken:>6}".rstrip())
-    print(f"""A model of 2 layers and width 128 gains little speed; ERNIE 3.0's sizes gain more (README.md). Next:
+    report = json.loads((ROOT / args.output_dir / dataset / "compression_report.json").read_text(encoding="utf-8"))
+    print(f"""{report["advice"]}
+A model of 2 layers and width 128 gains little speed; ERNIE 3.0's sizes gain more (README.md). Next:
   python {" ".join(answer[:-1])} FILE    # one text per line
   make quickstart DATASET={"msra_ner" if dataset != "msra_ner" else "cmrc2018"}
   python {row.task.script} --model_name_or_path ernie-3.0-nano-zh --dataset {dataset} --output_dir ./best_models \\

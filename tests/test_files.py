@@ -1,14 +1,21 @@
 """Files and folders are written atomically, and nothing is removed that is not ours."""
 
+import errno
+import fcntl
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import PREDICTOR
+from conftest import PREDICTOR, ROOT
 from ernie_predictor import files
+
+from ernie.errors import UserError
+from ernie.files import check_replaceable, read_metrics
 
 
 def content(folder):
@@ -87,6 +94,113 @@ def test_a_kill_between_the_renames_loses_nothing(at, tmp_path):
     assert content(tmp_path) == {"export/model": "old", ".theirs.part/file": "not ours"}
 
 
+def test_a_kill_while_a_text_is_written_leaves_no_file_for_good(tmp_path):
+    files.write_text(tmp_path / "metrics.json", "old")
+    program = KILLED.partition("os.rename =")[0] + "os.replace = killed\nfiles.write_text(sys.argv[2], 'new')"
+    command = [sys.executable, "-c", program, str(PREDICTOR), str(tmp_path / "metrics.json"), "1"]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    (part,) = tmp_path.glob(".*")
+    for age, left in ((8e4, 3), (9e4, 2)):
+        os.utime(part, (time.time() - age,) * 2)
+        files.write_text(tmp_path / "other.json", "{}")
+        assert len(os.listdir(tmp_path)) == left
+    assert content(tmp_path) == {"metrics.json": "old", "other.json": "{}"}
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """Lustre without -o flock, some network disks."""
+
+    def no_lock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+    for text in ("first", "second"):
+        with files.new_folder(tmp_path / "export") as new:
+            write(tmp_path / new / "model", text)
+        assert content(tmp_path) == {"export/model": text}
+
+
+def test_whose_work_folders_are_left(tmp_path):
+    """A process is known by its start, too, since numbers are used again; one that can't be seen has a day."""
+    here = files._owner()
+    gone = [*here[:4], here[4] + 1]
+    elsewhere = ["another machine", *here[1:]]
+    marks = {"ours": (here, 9e5), "gone": (gone, 0), "new": (elsewhere, 8e4), "old": (elsewhere, 9e4)}
+    marks |= {"unseen": (None, 0), "unseen and old": (None, 9e4)}
+    for name, (owner, age) in marks.items():
+        mark = tmp_path / f".{name}.part" / files.MARK
+        write(mark, json.dumps(owner))
+        os.utime(mark, (time.time() - age,) * 2)
+    files.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".new.part", ".ours.part", ".unseen.part"]
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    """What a server reads behind it is the new model."""
+    write(tmp_path / "server" / "model" / "file", "old")
+    links = {"full": "server/model", "dangling": "server/none", "chain": "full"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+        check_replaceable(str(tmp_path / name))
+        with files.new_folder(tmp_path / name) as new:
+            write(tmp_path / new / "file", name)
+        assert os.readlink(tmp_path / name) == target and content(tmp_path / name) == {"file": name}
+    assert content(tmp_path / "server") == {"model/file": "chain", "none/file": "dangling"}
+    (tmp_path / "text").symlink_to("server/model/file")
+    files.write_text(tmp_path / "text", "new")
+    assert content(tmp_path / "server")["model/file"] == "new" and (tmp_path / "text").is_symlink()
+
+
+def test_what_no_folder_can_replace(tmp_path):
+    """Is said before a training, not after it."""
+    write(tmp_path / "export", "a file")
+    (tmp_path / "link").symlink_to("export")
+    for path in (tmp_path / "export", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"--export_model_dir: {path} is in the way"):
+            check_replaceable(str(path), "--export_model_dir")
+    with pytest.raises(UserError, match="/proc is a mount point"):
+        check_replaceable("/proc")
+    with pytest.raises(UserError, match=r"--output_dir .* can't be written"):
+        check_replaceable(str(tmp_path / "export" / "below"))
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new"):
+        check_replaceable(str(tmp_path / name))
+
+
+def test_metrics_that_can_not_be_read_are_named(tmp_path):
+    assert read_metrics(tmp_path) is None
+    write(tmp_path / "metrics.json", "{")
+    with pytest.raises(UserError, match=r"metrics\.json is not JSON"):
+        read_metrics(tmp_path)
+
+
+MOUNTED = """
+import sys
+sys.path.insert(0, ".")
+from ernie.files import check_replaceable
+check_replaceable(sys.argv[1])
+"""
+
+
+def test_a_folder_mounted_from_the_same_disk(tmp_path):
+    """As docker -v does."""
+    target = tmp_path / "a b" / "export"
+    target.mkdir(parents=True)
+    script = 'mount --bind "$1" "$1" && exec "$2" -c "$3" "$1"'
+    unshare = [shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        allowed = subprocess.run([*unshare, "sh", "-c", 'mount --bind "$1" "$1"', "sh", target]).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("this user may not mount")
+    done = subprocess.run(
+        [*unshare, "sh", "-c", script, "sh", target, sys.executable, MOUNTED], capture_output=True, text=True, cwd=ROOT
+    )
+    assert "is a mount point" in done.stderr, done.stderr
+
+
 WORKING = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -112,15 +226,17 @@ def test_a_work_folder_of_a_living_process_stays(tmp_path):
     assert os.listdir(tmp_path) == ["export"]
 
 
-def test_a_text_file_is_written_atomically(tmp_path):
+def test_a_text_file_is_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     files.write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
         files.write_text(path, "\ud800")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["metrics.json"]
-    umask = os.umask(0o027)
+    set_umask = os.umask
+    monkeypatch.delattr(os, "umask")  # it is the whole process's: other threads' files would be open to all
+    umask = set_umask(0o027)
     try:
         files.write_text(path, "new\r\n")
     finally:
-        os.umask(umask)
+        set_umask(umask)
     assert path.read_bytes() == b"new\r\n" and path.stat().st_mode & 0o777 == 0o640

@@ -12,7 +12,9 @@ import onnx
 import pytest
 from conftest import PREDICTOR
 from ernie_predictor import ErniePredictor, Predictor, PredictorError
+from ernie_predictor.commandline import open_output
 from ernie_predictor.cpu import installed_backends
+from ernie_predictor.derived_models import derive
 from onnx import numpy_helper
 
 ENGINES = [name for name in installed_backends() if name != "paddle"]
@@ -153,6 +155,66 @@ def test_what_a_killed_start_left_is_removed_by_the_next(model, tmp_path):
     (leftover / "half.onnx").write_text("half")
     ErniePredictor(model, precision_mode="int8", cache_dir=str(cache))
     assert not leftover.exists() and len(list(cache.glob("*.onnx"))) == 1
+
+
+def test_two_runs_with_one_output(tmp_path):
+    """The one that ends first does not get the other's lines, which ends later and has all of its own."""
+    output = tmp_path / "answers"
+    with open_output(str(output)) as slow:
+        slow.write("slow\n")
+        slow.flush()
+        with open_output(str(output)) as quick:
+            quick.write("quick\n")
+        slow.write("slow\n")
+        slow.flush()
+        assert output.read_text() == "quick\n"
+    assert output.read_text() == "slow\nslow\n" and os.listdir(tmp_path) == ["answers"]
+    with pytest.raises(ZeroDivisionError), open_output(str(output)) as sink:
+        sink.write("some\n")
+        1 / 0  # noqa: B018
+    assert output.read_text() == "slow\nslow\n" and (tmp_path / "answers.part").read_text() == "some\n"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def copied(path):
+    """What makes a file of another, for `derive`."""
+    return lambda target: shutil.copy(path, target)
+
+
+def test_files_made_of_a_model_do_not_grow_for_ever(tmp_path):
+    """Of many calibrations the newest stay, and what was made of those."""
+    model = tmp_path / "model.onnx"
+    model.write_text("model")
+    for number in range(7):
+        made = derive(model, "int8-static", None, copied(model), key=f"{number:012x}")
+        derive(made, "openvino-fp32", None, copied(model))
+        for path in tmp_path.glob(f"*{number:012x}*"):
+            os.utime(path, (1e9 + number,) * 2)
+    derive(model, "int8-dynamic", None, copied(model))
+    left = [len(list(tmp_path.glob(f"*{number:012x}*"))) for number in range(7)]
+    assert left == [0, 0, 0, 2, 2, 2, 2]
+    assert len(list(tmp_path.glob("model.int8-dynamic-*"))) == 1
+
+
+def test_two_models_at_one_path_share_a_cache(tmp_path, monkeypatch):
+    """/model in two containers: neither removes the other's file; a machine removes its own, and those a month old."""
+    model, cache, made = tmp_path / "model.onnx", tmp_path / "cache", []
+
+    def start(machine, content):
+        monkeypatch.setattr("socket.gethostname", lambda: machine)
+        model.write_text(content)
+        before = set(os.listdir(cache)) if cache.exists() else set()
+        path = derive(model, "int8-dynamic", cache, copied(model))
+        made.append(os.path.basename(path))
+        with open(path) as f:
+            assert f.read() == content
+        return len({*os.listdir(cache)} - before), len(before - {*os.listdir(cache)})
+
+    assert [start("a", "1"), start("b", "2"), start("a", "1"), start("b", "2")] == [(1, 0), (1, 0), (0, 0), (0, 0)]
+    assert start("c", "1") == (0, 0) and made[-1] == made[0]  # a container that starts again has another name
+    assert start("a", "3") == (1, 1) and made[0] not in os.listdir(cache)
+    os.utime(cache / made[1], (1e9, 1e9))
+    assert start("a", "4") == (1, 2) and os.listdir(cache) == [made[-1]]
 
 
 @pytest.fixture(scope="module")

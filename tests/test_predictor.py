@@ -268,6 +268,8 @@ def test_calibration_makes_a_static_int8_model(backend, exported, tmp_path):
     predictor = ErniePredictor(folder, calibration=inputs[:40], **arguments)
     assert quantized_form(predictor.model.path) == "static"
     assert ErniePredictor(folder, calibration=iter(inputs[:40]), **arguments).model.path == predictor.model.path
+    smaller = ErniePredictor(folder, calibration=inputs[:40], batch_size=7, **arguments)
+    assert smaller.model.path == predictor.model.path
     other = ErniePredictor(folder, calibration=[{"text": "另一个"}], **arguments)
     assert other.model.path != predictor.model.path
     assert set(os.listdir(tmp_path)) == {os.path.basename(p.model.path) for p in (predictor, other)}

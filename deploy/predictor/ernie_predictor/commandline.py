@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import statistics
 import sys
@@ -171,7 +172,7 @@ def open_input(flag, name):
 
 @contextlib.contextmanager
 def open_output(name):
-    """Standard output for None, else a file, written as `<name>.part` until all is done.
+    """Standard output for None, else a file, which gets its name when all is done. After an error it is `<name>.part`.
 
     A link is written through: what it points to is replaced, and the link stays. Pipes and devices are written in
     place, and so is a file that is open already (`/dev/stdout`).
@@ -184,7 +185,7 @@ def open_output(name):
         return
     try:
         target, descriptor = follow_links(name)
-        part = target + ".part"
+        part = f"{target}.{os.getpid()}-{secrets.token_hex(2)}.part"  # its own, should two runs write to one file
         if descriptor is not None:
             part = None
             target = os.dup(descriptor)
@@ -200,6 +201,8 @@ def open_output(name):
         # Answers that came before an error are kept, under a name that says so.
         if part and os.path.getsize(part) == 0:
             os.remove(part)
+        elif part:
+            os.replace(part, f"{target}.part")
         raise
     if part:
         os.replace(part, target)

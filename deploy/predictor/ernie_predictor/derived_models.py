@@ -9,13 +9,16 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
+import time
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from .errors import CacheError, PredictorError, cannot_load
-from .files import file_hash, work_folder, write_text
+from .files import DAY, file_hash, work_folder, write_text
 from .int8 import calibrate, quantize_onnx, quiet_loggers, widen_scales
 from .runtimes import is_importable
 
@@ -24,7 +27,21 @@ VERSION = 2
 # Bytes of a file whose hash is kept. Smaller ones are hashed at each start, which takes 20 ms at most.
 LARGE = 2**25
 
-_ID = "[0-9a-f]{12}(?:-[0-9a-f]{12})?"
+# Days after which a cache loses what another machine made of a model that is not there any more, or is another there.
+DAYS = 30
+# Files that one model has of one kind, of different calibrations or processors; the oldest goes for the next.
+KEPT = 4
+
+_HASH = "[0-9a-f]{12}"
+_ID = f"{_HASH}(?:-{_HASH})?"
+
+
+class Place(NamedTuple):
+    """Where files made of a model are kept."""
+
+    folder: str
+    stem: str  # how their names begin
+    anyones: str  # a pattern of that: of all who share the place
 
 
 class Derived:
@@ -44,30 +61,34 @@ class Derived:
         self.onnx_file, self.checked = str(onnx_file), checked
         source = os.path.realpath(onnx_file)
         stem = os.path.splitext(os.path.basename(onnx_file))[0]
-        # A cache holds what was made of many folders.
-        elsewhere = f"{hashlib.sha256(source.encode()).hexdigest()[:12]}.{stem}"
+        # A cache holds what was made of many folders, and by several machines: in containers, different models often
+        # have the same path.
+        path, machine = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (source, socket.gethostname()))
+        elsewhere, anyones = f"{path}-{machine}.{stem}", rf"{path}-{_HASH}\.{re.escape(stem)}"
         if cache_dir is not None:
-            places = [(str(cache_dir), elsewhere)]
+            self.places = [Place(str(cache_dir), elsewhere, anyones)]
         else:
             user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-            places = [
-                (os.path.dirname(os.path.abspath(onnx_file)), stem),
-                (os.path.join(user_cache, "ernie_predictor"), elsewhere),
+            self.places = [
+                Place(os.path.dirname(os.path.abspath(onnx_file)), stem, re.escape(stem)),
+                Place(os.path.join(user_cache, "ernie_predictor"), elsewhere, anyones),
             ]
-        content = _hash_of(source, [os.path.join(folder, f"{stem}.hash.json") for folder, stem in places])
+        content = _hash_of(source, [os.path.join(place.folder, f"{place.stem}.hash.json") for place in self.places])
         version = hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()[:12]
-        rest = version + (f"-{key}" if key else "") + ending
-        # (folder, how the names of all of this kind made of this source begin, those of its present content, the name)
-        self.places = [
-            (folder, f"{stem}.{kind}-", f"{stem}.{kind}-{version}", f"{stem}.{kind}-{rest}") for folder, stem in places
-        ]
+        self.kind = f".{kind}-"
+        self.current = self.kind + version  # how names go on, of what is made of the source's present content
+        self.rest = self.current + (f"-{key}" if key else "") + ending
 
     def find(self):
         """The path of the file, or None where there is none yet."""
-        for folder, _, _, name in self.places:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and (not self.checked or _is_as_written(path)):
-                return path
+        for folder, stem, anyones in self.places:
+            with contextlib.suppress(OSError):
+                names = re.compile(anyones + re.escape(self.rest))
+                found = [entry for entry in os.listdir(folder) if names.fullmatch(entry)]
+                for name in sorted(found, key=lambda name: name != stem + self.rest):  # one's own first
+                    path = os.path.join(folder, name)
+                    if os.path.isfile(path) and (not self.checked or _is_as_written(path)):
+                        return path
         return None
 
     def make(self, write):
@@ -83,7 +104,8 @@ class Derived:
             CacheError: no place can be written to, or there is no space.
             PredictorError: the source is damaged.
         """
-        for folder, prefix, current, name in self.places:
+        for place in self.places:
+            folder, name = place.folder, place.stem + self.rest
             path = os.path.join(folder, name)
             try:
                 with work_folder(folder, name) as work:
@@ -100,7 +122,7 @@ class Derived:
                 raise
             except Exception as e:
                 raise PredictorError(cannot_load(self.onnx_file, e)) from e
-            _remove_outdated(folder, prefix, current)
+            self._remove_outdated(place)
             return path
         megabytes = max(1, round(os.path.getsize(self.onnx_file) / 1e6))
         raise CacheError(
@@ -114,8 +136,8 @@ class Derived:
         Raises:
             CacheError: no place can be written to.
         """
-        for folder, prefix, current, name in self.places:
-            path = os.path.join(folder, name)
+        for place in self.places:
+            path = os.path.join(place.folder, place.stem + self.rest)
             try:
                 os.makedirs(path, exist_ok=True)
                 with work_folder(path, "test"):  # a folder can be there and yet be read-only
@@ -123,9 +145,40 @@ class Derived:
             except OSError as e:
                 reason = f"{path}: {e.strerror}"
                 continue
-            _remove_outdated(folder, prefix, current)
+            self._remove_outdated(place)
             return path
         raise CacheError(f"there is no place for files made of {self.onnx_file} ({reason}); name one with --cache_dir")
+
+    def _remove_outdated(self, place):
+        """Removes what was made of the source before it changed, and what is more than `KEPT`. Whoever has it open
+        keeps it.
+
+        Only what has a name just as it is given here: of the file itself, and of what was made of that in turn.
+        """
+        ours = rf"(?P<file>{place.anyones}{re.escape(self.kind)}{_ID})"
+        made = re.compile(rf"{ours}(\.hash\.json|(\.[a-z0-9-]+-{_ID})?(\.onnx|\.blob|\.blob\.json|\.hash\.json)?)")
+        with contextlib.suppress(OSError):
+            found = {entry: match["file"] for entry in os.listdir(place.folder) if (match := made.fullmatch(entry))}
+            ages = {entry: time.time() - os.path.getmtime(os.path.join(place.folder, entry)) for entry in found}
+            current = re.compile(place.anyones + re.escape(self.current) + f"(-{_HASH})?")
+            newest = {}  # {file: the age of its newest entry}
+            for entry, file in found.items():
+                if current.fullmatch(file):
+                    newest[file] = min(ages[entry], newest.get(file, ages[entry]))
+            kept = sorted(newest, key=newest.__getitem__)[:KEPT]
+            for entry, file in found.items():
+                if current.fullmatch(file):
+                    stays = file in kept
+                else:
+                    stays = not file.startswith(f"{place.stem}.") and ages[entry] < DAYS * DAY
+                if stays:
+                    continue
+                path = os.path.join(place.folder, entry)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.remove(path)
 
 
 def derive(onnx_file, kind, cache_dir, write, key=""):
@@ -137,25 +190,6 @@ def derive(onnx_file, kind, cache_dir, write, key=""):
 def derived_folder(onnx_file, kind, cache_dir):
     """The path of a folder for what a runtime itself keeps of a model; see `Derived.folder`."""
     return Derived(onnx_file, kind, cache_dir, ending="").folder()
-
-
-def _remove_outdated(folder, prefix, current):
-    """Removes what was made of a file that has changed since. Whoever has it open keeps it.
-
-    Only what has a name just as it is given here: of the file itself, and of what was made of that in turn.
-    """
-    made = re.compile(
-        rf"{re.escape(prefix)}{_ID}(\.hash\.json|(\.[a-z0-9-]+-{_ID})?(\.onnx|\.blob|\.blob\.json|\.hash\.json)?)"
-    )
-    with contextlib.suppress(OSError):
-        for entry in os.listdir(folder):
-            if made.fullmatch(entry) and not entry.startswith(current):
-                path = os.path.join(folder, entry)
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    with contextlib.suppress(OSError):
-                        os.remove(path)
 
 
 # ------------------------------------------------------------------------------------------------ hashes that are kept

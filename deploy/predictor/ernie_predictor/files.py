@@ -1,22 +1,24 @@
 """Files and folders that are written atomically, and identified by their content.
 
-Whatever is made here grows in a work folder beside its final place, which carries a mark and a lock. It gets its
-final name by renaming, once it is complete. Work folders of processes that were killed are recognized by the mark
-without a lock, and are removed by whoever works in the same place next.
+Whatever is made here grows in a work folder beside its final place, and gets its final name by renaming, once it is
+complete. A mark in the work folder tells which process it belongs to: what killed processes left is removed by whoever
+works in the same place next. That needs no locks, which not every file system has.
 """
 
 import contextlib
 import hashlib
+import json
 import os
+import re
+import secrets
 import shutil
+import socket
 import tempfile
-
-try:
-    import fcntl
-except ImportError:  # Windows, where leftovers of killed processes stay
-    fcntl = None  # type: ignore[assignment]
+import time
 
 MARK = ".ernie-work"  # the name of the file by which a work folder is known to be ours
+PART = re.compile(r"\..+\.[0-9a-f]{8}\.ernie-part")  # names of texts that are being written, which takes milliseconds
+DAY = 24 * 60 * 60
 
 
 @contextlib.contextmanager
@@ -30,28 +32,61 @@ def work_folder(parent, name):
     remove_leftovers(parent)
     folder = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent)
     try:
-        with open(os.path.join(folder, f"{MARK}.new"), "w") as mark:
-            if fcntl:
-                fcntl.flock(mark, fcntl.LOCK_EX)
-            # It gets its name once it is locked: without a lock it would be taken for that of a killed process.
-            os.replace(mark.name, os.path.join(folder, MARK))
-            yield folder
+        mark = os.path.join(folder, MARK)
+        with open(f"{mark}.new", "w", encoding="utf-8") as f:
+            json.dump(_owner(), f)
+        os.replace(f"{mark}.new", mark)  # never seen half-written
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(parent):
     """Removes the work folders of killed processes from a folder; what they had moved aside returns to its place."""
-    if fcntl is None:
-        return
     for entry in os.listdir(parent):
-        folder = os.path.join(parent, entry)
-        if not (entry.startswith(".") and entry.endswith(".part") and os.path.isfile(os.path.join(folder, MARK))):
-            continue
-        with contextlib.suppress(OSError), open(os.path.join(folder, MARK)) as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where the process is alive
-            _put_back(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+        path = os.path.join(parent, entry)
+        with contextlib.suppress(OSError):
+            if entry.startswith(".") and entry.endswith(".part") and _is_left(os.path.join(path, MARK)):
+                _put_back(path)
+                shutil.rmtree(path, ignore_errors=True)
+            elif PART.fullmatch(entry) and time.time() - os.path.getmtime(path) > DAY:
+                os.remove(path)
+
+
+def _is_left(mark):
+    """Whether the process of a work folder has ended. Of another machine, container or user's process that can't be
+    seen: whether the folder is a day old."""
+    try:
+        age = time.time() - os.path.getmtime(mark)
+        with open(mark, encoding="utf-8") as f:
+            owner = json.load(f)
+    except OSError:
+        return False
+    except ValueError:  # of an earlier release, which wrote none
+        return True
+    here = _owner()
+    if owner and here and owner[:3] == here[:3]:
+        return _started(owner[3]) != owner[4]
+    return age > DAY
+
+
+def _owner():
+    """[machine, PID namespace, user, process, when it started] of this process, or None where there is no /proc."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+    return [socket.gethostname(), namespace, os.getuid(), os.getpid(), _started(os.getpid())]
+
+
+def _started(pid):
+    """When a process started, in ticks since the machine did; None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            state, *fields = f.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if state in (b"Z", b"X") else int(fields[18])
 
 
 def _put_back(work):
@@ -69,7 +104,8 @@ def _put_back(work):
 def new_folder(path, parent=None):
     """Yields an empty folder that takes the place of `path` when the block ends without an error.
 
-    Until then the old folder stays; it also stays, or comes back, if the last step fails or the process is killed.
+    Until then the old folder stays; it also stays, or comes back, if the last step fails or the process is killed. A
+    link is followed: the folder that it points to is replaced.
 
     Args:
         parent: folder of the same file system in which it is written; None: the one that holds `path`.
@@ -77,7 +113,7 @@ def new_folder(path, parent=None):
     Raises:
         OSError: there is no space or no permission.
     """
-    path = os.path.abspath(path)
+    path = os.path.realpath(path)
     parent = os.path.abspath(parent or os.path.dirname(path))
     with work_folder(parent, os.path.basename(path)) as work:
         new, old = os.path.join(work, "new"), os.path.join(work, "old")
@@ -95,23 +131,19 @@ def new_folder(path, parent=None):
 
 
 def write_text(path, text):
-    """Writes a text file atomically."""
-    folder, name = os.path.split(os.path.abspath(path))
-    descriptor, part = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+    """Writes a text file atomically; a link is followed."""
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    remove_leftovers(folder)
+    part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.ernie-part")
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as f:
+        with open(part, "x", encoding="utf-8", newline="\n") as f:
             f.write(text)
-        os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
     except BaseException:
-        os.remove(part)
+        with contextlib.suppress(OSError):
+            os.remove(part)
         raise
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def file_hash(path):

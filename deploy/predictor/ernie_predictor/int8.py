@@ -271,7 +271,7 @@ class QuantizedGraph:
         if name not in self.tensors or len(self.tensors[name].dims) != 2:
             return
         table = numpy_helper.to_array(self.tensors[name])
-        scale = np.float32(np.abs(table).max() / 127)
+        scale = np.float32(max(np.abs(table).max(), 1e-8) / 127)
         constants = [self._constant(f"{name}_scale", scale), self._constant(f"{name}_zero_point", np.int8(0))]
         values = np.clip(np.round(table / scale), -127, 127).astype(np.int8)
         quantized = self._constant(f"{name}_quantized", values)

@@ -84,7 +84,7 @@ def open_folder(
     if device == "cpu":
         from . import cpu
 
-        batches = None if calibration is None else calibration_batches(task, calibration, batch_size)
+        batches = None if calibration is None else calibration_batches(task, calibration)
         model = cpu.open_model(model_dir, backend, precision_mode, num_threads, cache_dir, batches)
     else:
         from . import gpu
@@ -116,7 +116,7 @@ def precision_of(model_dir: str | os.PathLike[str]) -> str:
     return "int8" if int8 and not fp32 else "fp32"
 
 
-def calibration_batches(task, texts, batch_size):
+def calibration_batches(task, texts):
     """Batches of typical texts, for a model that measures its scales on them.
 
     Args:
@@ -127,7 +127,7 @@ def calibration_batches(task, texts, batch_size):
     if not pairs:
         raise PredictorError("--calibration: there are no texts")
     features, _ = task.tokenize(pairs)
-    return [task.tokenizer.pad([features[i] for i in rows]) for rows in similar_lengths(features, batch_size)]
+    return [task.tokenizer.pad([features[i] for i in rows]) for rows in similar_lengths(features, 32)]
 
 
 def check_outputs(task, model, model_dir):
