@@ -227,6 +227,19 @@ def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
     expect(capsys, 1, ["was not fine-tuned for tnews", "Fine-tune it first"], "run_seq_cls", *arguments)
 
 
+def test_a_home_that_can_not_be_written(tmp_path):
+    for environment in ({"HOME": "/proc/nowhere"}, {"PPNLP_HOME": __file__}):
+        environment = {key: value for key, value in os.environ.items() if key != "PPNLP_HOME"} | environment
+        command = [sys.executable, "run_seq_cls.py", "--help"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("run_seq_cls.py: error: ") and "set PPNLP_HOME=DIR" in done.stderr
+    # With that, all that Paddle and others write to the home goes there, too.
+    environment = {**os.environ, "HOME": "/proc/nowhere", "PPNLP_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "import workarounds, os; print(os.path.expanduser('~'))"]
+    assert subprocess.check_output(command, cwd=ROOT, env=environment, text=True).strip() == str(tmp_path)
+
+
 def test_no_network_for_a_hub_name(tmp_path, monkeypatch, tiny_model, capsys):
     """Every connection is refused: the name of a model and of a data set each give one message."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
