@@ -13,7 +13,7 @@ def main():
     # Arguments: the command line over the YAML file over the defaults
     model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
-    utils.check_model(model_args, data_args)
+    utils.check_model(TASK, model_args, data_args, fine_tuned=True)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
     train, dev, _ = utils.load_splits(TASK, data_args, compression_args)

@@ -20,7 +20,7 @@ def main():
     export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
     if training_args.do_export:
         utils.check_writable(export_dir, "--export_model_dir")
-    utils.check_model(model_args, data_args)
+    utils.check_model(TASK, model_args, data_args, fine_tuned=not training_args.do_train)
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
