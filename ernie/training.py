@@ -18,12 +18,12 @@ from ernie.console import logger
 from ernie.data import source_file
 from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
-from ernie.features import Collator
+from ernie.features import IGNORED, Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
 from ernie.processes import check_shared, gather, wait_for_all
 from ernie.tasks import BASELINES, TOKEN_CLS
 
-VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
+VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
 TRAINER_STATE = "trainer_state.json"
 # What resuming needs; the second name is that of --unified_checkpoint.
@@ -52,16 +52,16 @@ def check_training(task, args, train, labels):
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
         logger.warning(f"{path}: every row has the label {found.pop()!r}; a model learns to give no other")
-    size = args.per_device_train_batch_size
+    size = args.per_device_train_batch_size * args.gradient_accumulation_steps  # of a step
     inputs = -(-len(train.features) // args.world_size)  # of one process
     batches = inputs // size if args.dataloader_drop_last else -(-inputs // size)
     if not batches:
+        times = f" x {args.gradient_accumulation_steps}" if args.gradient_accumulation_steps > 1 else ""
         raise UsageError(
             f"--dataloader_drop_last drops the only batch: {path} makes {inputs:,} inputs for each process, fewer than "
-            f"--per_device_train_batch_size {size}"
+            f"--per_device_train_batch_size {args.per_device_train_batch_size}{times}"
         )
-    steps = max(batches // args.gradient_accumulation_steps, 1)
-    steps = args.max_steps if args.max_steps > 0 else int(steps * args.num_train_epochs)
+    steps = args.max_steps if args.max_steps > 0 else int(batches * args.num_train_epochs)
     if not steps:
         raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
     if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
@@ -264,17 +264,55 @@ class ErnieTrainer(Trainer):
         return self.metrics_at.get(step) or self.evaluate()
 
     def _get_train_sampler(self):
-        if not self.data_args.group_by_length:
-            return super()._get_train_sampler()
         args = self.args
+        lengths = [len(f["input_ids"]) for f in self.train_dataset]
         return LengthGroupedBatchSampler(
-            [len(f["input_ids"]) for f in self.train_dataset],
+            # Of equal lengths it makes plain random batches.
+            lengths if self.data_args.group_by_length else [0] * len(lengths),
             args.per_device_train_batch_size,
             args.seed,
             args.dataset_world_size,
             args.dataset_rank,
             args.dataloader_drop_last,
         )
+
+    def train(self, *args, **kwargs):
+        # PaddleNLP adds what an epoch leaves over to the next epoch's first step, and divides by the wrong number. So
+        # it is told of one large batch per step, which `training_step` computes in parts.
+        own = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+        self.part_size = own[0]
+        self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps = own[0] * own[1], 1
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps = own
+
+    def training_step(self, model, inputs):
+        """Adds the gradients of a batch, part by part: they and the loss are those of the whole batch at once.
+
+        All parts are padded to the same length, since padding counts in the loss of reading comprehension.
+        """
+        model.train()
+        rows = len(inputs["input_ids"])
+        parts = [
+            {name: tensor[i : i + self.part_size] for name, tensor in inputs.items()}
+            for i in range(0, rows, self.part_size)
+        ]
+        weights = [self._labels_in(part) for part in parts] if len(parts) > 1 else [1]
+        loss = 0.0
+        for number, (part, weight) in enumerate(zip(parts, weights), 1):
+            # Several processes average their gradients once, with those of the last part.
+            later = number < len(parts) and hasattr(model, "no_sync")
+            with model.no_sync() if later else contextlib.nullcontext():
+                with self.autocast_smart_context_manager():
+                    part_loss = self.compute_loss(model, self._prepare_inputs(part)) * (weight / sum(weights))
+                (self.scaler.scale(part_loss) if self.do_grad_scaling else part_loss).backward()
+            loss += part_loss.detach()
+        return loss
+
+    def _labels_in(self, part):
+        """Number of labels over which a part's loss is a mean: its inputs, or its tokens with a tag."""
+        return int((part[self.label_names[0]] != IGNORED).sum())
 
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.

@@ -457,6 +457,62 @@ def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, 
         assert not list(disk.rglob("*.part")) and not (disk / "afqmc/export").exists()
 
 
+# ------------------------------------------------------------------------------------- accumulation
+
+
+@pytest.fixture
+def without_dropout(tmp_path, tiny_model):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    config = read(tmp_path / "model/config.json")
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_a_quarter_of_the_batch_and_four_times_the_accumulation_is_the_same(dataset, tmp_path, without_dropout, caplog):
+    """Step by step, also the last of an epoch, for which too few texts are left, and whatever the loss is a mean of."""
+    shutil.copytree(SAMPLE_DATA / dataset, tmp_path / "data" / dataset)
+    if dataset == "cmrc2018":
+        path, articles = tmp_path / "data/cmrc2018/train.json", read(SAMPLE_DATA / "cmrc2018/train.json")["data"]
+        path.write_text(json.dumps({"data": articles[: len(articles) // 20]}))
+    else:
+        (path,) = (tmp_path / "data" / dataset).glob("train.*")
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:95]), encoding="utf-8")
+    found = []
+    for size, accumulated in ((40, 1), (10, 4)):
+        more = ["--do_train", "--per_device_train_batch_size", size, "--gradient_accumulation_steps", accumulated]
+        more += ["--num_train_epochs", 2, "--max_seq_length", 64, "--logging_steps", 1, "--save_strategy", "no"]
+        more += ["--adam_epsilon", 1e-3]  # or the noise of gradients that are 0 would become whole steps
+        caplog.clear()
+        output = tmp_path / str(size)
+        call(SCRIPT_OF[dataset], *arguments_for(dataset, without_dropout, output, *more, data_dir=tmp_path / "data"))
+        weights = paddle.load(str(output / dataset / "model_state.pdparams"))
+        found.append((re.findall(r"loss (\S+)", caplog.text), weights))
+    (losses, weights), (other_losses, other_weights) = found
+    assert "steps of 40 inputs, 2 epochs" in caplog.text and len(losses) >= 6
+    assert other_losses == losses
+    for name, weight in weights.items():
+        np.testing.assert_allclose(other_weights[name].numpy(), weight.numpy(), atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("group", ["--group_by_length", "--no_group_by_length"])
+def test_a_resumed_training_is_the_same_to_the_last_bit(group, tmp_path, without_dropout, own_data):
+    """Without dropout, from within an epoch, and with accumulated batches."""
+    more = ["--do_train", "--save_steps", 2, "--num_train_epochs", 3, group]
+    more += ["--per_device_train_batch_size", 5, "--gradient_accumulation_steps", 3]
+    arguments = arguments_for("afqmc", without_dropout, tmp_path, *more, data_dir=own_data)
+    arguments += ["--save_total_limit", 99]
+    call("run_seq_cls", *arguments)
+    whole = (tmp_path / "afqmc/model_state.pdparams").read_bytes()
+    steps = sorted(int(name.rpartition("-")[2]) for name in checkpoints(tmp_path))
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 15]  # 64 texts are 4 steps of 15, and one of 4
+    for step in steps[3:]:
+        shutil.rmtree(tmp_path / f"afqmc/checkpoint-{step}")
+    call("run_seq_cls", *arguments)
+    assert (tmp_path / "afqmc/model_state.pdparams").read_bytes() == whole
+
+
 # ------------------------------------------------------------------------------------------ two processes
 
 
