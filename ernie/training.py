@@ -161,6 +161,34 @@ class Divergence(TrainerCallback):
                 )
 
 
+class BestCheckpoint(TrainerCallback):
+    """Finds the best checkpoint again when a training resumes. trainer_state.json has its path at the time: by now the
+    folder may have been moved, be spelled otherwise, or be resumed from another working directory."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.first_step = state.global_step
+        if not (self.trainer.resumed_from and state.best_model_checkpoint):
+            return
+        folder = os.path.dirname(os.path.abspath(self.trainer.resumed_from))
+        if os.path.realpath(folder) == os.path.realpath(args.output_dir):
+            folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
+        state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
+        if args.load_best_model_at_end:
+            check_best(state.best_model_checkpoint)
+
+
+def check_best(checkpoint):
+    """Raises UserError where the best checkpoint is gone: the last one is not the best."""
+    if not any(os.path.exists(os.path.join(checkpoint, name)) for name in PARTS[0]):
+        raise UserError(
+            f"{checkpoint}, the best checkpoint of this training, is missing or has no weights: bring it back, or add "
+            "--overwrite_output_dir to train again"
+        )
+
+
 class ForeignCheckpoints(TrainerCallback):
     """Refuses to train where a checkpoint would replace one that this project did not write."""
 
@@ -206,6 +234,7 @@ class ErnieTrainer(Trainer):
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
+        self.add_callback(BestCheckpoint(self))
         self.add_callback(console.TrainingRows(self.name, task.score))
         self.add_callback(AtTheEnd)
         self.add_callback(ForeignCheckpoints)
@@ -316,11 +345,14 @@ class ErnieTrainer(Trainer):
 
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.
-        checkpoint = rest[2]
+        self.resumed_from = checkpoint = rest[2]
         if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
             state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
             epochs = 0 if state.global_step >= max_steps else epochs
-        return super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+        result = super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+        if args.load_best_model_at_end and self.state.best_model_checkpoint:
+            check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
+        return result
 
     def _save_checkpoint(self, model, metrics=None):
         checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")

@@ -457,6 +457,46 @@ def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, 
         assert not list(disk.rglob("*.part")) and not (disk / "afqmc/export").exists()
 
 
+# ---------------------------------------------------------------------------- a training's own files
+
+
+def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog, capsys, own_data):
+    """Unfinished and finished; trainer_state.json has the best one's path of before."""
+
+    def run(folder, limit):
+        more = ["--do_train", "--do_eval", "--save_steps", 2, "--max_steps", 8, "--save_total_limit", limit]
+        call("run_seq_cls", *arguments_for("afqmc", tiny_model, folder, *more, data_dir=own_data))
+
+    run(tmp_path / "first", 9)
+    model = tmp_path / "first/afqmc"
+    for step in (6, 8):
+        shutil.rmtree(model / f"checkpoint-{step}")
+    state = read(model / "checkpoint-4/trainer_state.json")
+    assert str(tmp_path / "first") in state["best_model_checkpoint"]
+    # No later step gets such a score.
+    state |= {"best_metric": 2.0, "best_model_checkpoint": str(model / "checkpoint-2")}
+    (model / "checkpoint-4/trainer_state.json").write_text(json.dumps(state))
+    (tmp_path / "first").rename(tmp_path / "moved")
+    model = tmp_path / "moved/afqmc"
+    best = (model / "checkpoint-2/model_state.pdparams").read_bytes()
+    caplog.clear()
+    run(tmp_path / "moved", 1)
+    assert "epochs, from step 4;" in caplog.text and "best        step 2, " in caplog.text
+    assert checkpoints(tmp_path / "moved") == {"checkpoint-2", "checkpoint-8"}
+    assert (model / "model_state.pdparams").read_bytes() == best
+    # Spelled otherwise, and finished.
+    (tmp_path / "link").symlink_to("moved")
+    run(tmp_path / "link", 1)
+    assert (model / "model_state.pdparams").read_bytes() == best
+    # The last weights are never saved as the best.
+    shutil.rmtree(model / "checkpoint-2")
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "moved", 1)
+    message = capsys.readouterr().err.rpartition("error: ")[2]
+    assert stopped.value.code == 1 and "checkpoint-2, the best checkpoint of this training, is missing" in message
+    assert (model / "model_state.pdparams").read_bytes() == best
+
+
 # ------------------------------------------------------------------------------------- accumulation
 
 
