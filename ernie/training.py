@@ -20,7 +20,7 @@ from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
 from ernie.features import IGNORED, Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
-from ernie.processes import check_shared, gather, wait_for_all
+from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.tasks import BASELINES, TOKEN_CLS
 
 VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
@@ -240,6 +240,7 @@ class ErnieTrainer(Trainer):
         self.add_callback(ForeignCheckpoints)
         self.add_callback(Divergence)
 
+    @alone
     def fine_tune(self):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
         check_shared(self.args)

@@ -1,6 +1,7 @@
 """The whole way on sample data: every scenario learns, evaluates, predicts, exports, and answers alike by
 every route."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from paddlenlp.transformers import AutoModel
 
 from ernie.errors import UserError
 from ernie.files import write_json
+from ernie.processes import alone_in
 from ernie.tasks import DATA_SETS
 from ernie.training import ErnieTrainer
 
@@ -495,6 +497,47 @@ def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog
     message = capsys.readouterr().err.rpartition("error: ")[2]
     assert stopped.value.code == 1 and "checkpoint-2, the best checkpoint of this training, is missing" in message
     assert (model / "model_state.pdparams").read_bytes() == best
+
+
+def test_one_command_at_a_time_in_a_folder(tmp_path):
+    """A second one is refused, with the first one's process; a killed one is in nobody's way."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException), alone_in(str(tmp_path)):
+            os.write(writing, b"!")
+            time.sleep(600)
+        os._exit(0)
+    os.close(writing)  # or a child that fails would be waited for
+    try:
+        assert os.read(reading, 1)
+        says = rf"another process \(pid {pid}\) trains or compresses in {tmp_path}"
+        with pytest.raises(UserError, match=says), alone_in(str(tmp_path)):
+            raise AssertionError
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    (mark,) = tmp_path.iterdir()
+    # Its number may have been given to another process since: this one.
+    mark.write_text(json.dumps({**read(mark), "pid": os.getppid()}))
+    with alone_in(str(tmp_path)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_trainers_work_alone(tmp_path, tiny_model, capsys, tiny_fine_tuned):
+    with alone_in(str(tmp_path / "afqmc")):
+        (mark,) = (tmp_path / "afqmc").iterdir()
+        other = mark.with_name(".in_use.other.1")
+        shutil.copy(mark, other)
+        commands = {
+            "run_seq_cls": arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 1),
+            "compress_seq_cls": arguments_for("afqmc", tiny_fine_tuned("afqmc"), tmp_path / "afqmc"),
+        }
+        for script, arguments in commands.items():
+            with pytest.raises(SystemExit) as stopped:
+                call(script, *arguments)
+            assert stopped.value.code == 1 and f"another process (pid {os.getpid()})" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------- accumulation
