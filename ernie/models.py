@@ -203,10 +203,11 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     arguments = {"num_labels": len(labels)} if labels else {}
     try:
-        with contextlib.nullcontext() if fine_tuned else _new_head_expected():
+        with contextlib.nullcontext(()) if fine_tuned else _new_head_expected() as new_weights:
             model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
     except Exception as e:
         raise UserError(_cannot_load("model", name, folder, e)) from e
+    model.new_weights = new_weights
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
@@ -238,16 +239,19 @@ def _new_head_expected():
 
     Where weights of the encoder are missing, the warning stays. Yields a set that gets the names of the new weights.
     """
+    new_weights = set()
 
     def keep(record):
         text = record.getMessage()
         missing = re.findall(r"(?:'|^- )([\w.]+)(?:'|: found shape)", text, re.MULTILINE)
+        if "newly initialized" in text:
+            new_weights.update(missing)
         head_alone = missing and all(key.startswith("classifier.") for key in missing)
         return not ("newly initialized" in text and head_alone) and "were not used when" not in text
 
     paddlenlp_logger.logger.addFilter(keep)
     try:
-        yield
+        yield new_weights
     finally:
         paddlenlp_logger.logger.removeFilter(keep)
 

@@ -9,8 +9,8 @@ import sys
 
 import paddle
 import paddlenlp
+from paddlenlp.trainer import CompressionArguments
 
-from ernie.arguments import CompressionArguments
 from ernie.files import write_json
 
 
@@ -35,7 +35,7 @@ def write_settings(model_args, data_args, args):
                 "paddlenlp": paddlenlp.__version__,
             },
             **{
-                name: {f.name: _plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
+                name: {f.name: plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
                 for name, part in (("model", model_args), ("data", data_args), ("training", args))
             },
         },
@@ -46,7 +46,10 @@ def _secret(name):
     return re.search(r"(_key|_token|_secret|password)$", name) is not None
 
 
-def _plain(value):
+def plain(value):
+    """A value of an argument as JSON can hold it."""
     if isinstance(value, enum.Enum):
         return value.value
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)

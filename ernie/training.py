@@ -1,6 +1,7 @@
 """Training: PaddleNLP's Trainer with batches grouped by length, and checkpoints that survive a kill."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -9,7 +10,8 @@ import shutil
 
 import numpy as np
 import paddle
-from paddlenlp.trainer import Trainer, TrainerCallback
+from ernie_predictor.tasks import TASKS as PROCESSORS
+from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 
@@ -21,6 +23,7 @@ from ernie.export import dev_metrics, save_model
 from ernie.features import IGNORED, Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
 from ernie.processes import alone, check_shared, gather, wait_for_all
+from ernie.settings import plain
 from ernie.tasks import BASELINES, TOKEN_CLS
 
 VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
@@ -419,25 +422,49 @@ def resume_identity(data_args, training_args, model, train, dev=None, **more):
         train, dev: `Split`s; dev where it decides which checkpoint is the best.
         more: further options of a training.
     """
-    names = (
-        "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-        "weight_decay warmup_ratio warmup_steps lr_scheduler_type seed world_size"
-    )
-    options = {name: getattr(training_args, name) for name in names.split()}
-    options["lr_scheduler_type"] = str(getattr(training_args.lr_scheduler_type, "value", ""))
-    names = "dataset max_seq_length group_by_length"
-    options.update({name: getattr(data_args, name) for name in names.split()})
+    options = {"world_size": training_args.world_size}
+    for arguments, cls in ((data_args, type(data_args)), (training_args, TrainingArguments)):
+        options.update({f.name: plain(getattr(arguments, f.name)) for f in dataclasses.fields(cls)})
+    without_effect = {*NO_EFFECT, *(() if dev else CHOOSING), *(OF_READING - train.processor.params.keys())}
     hashes = train.hashes()
     return {
-        **options,
+        **{name: value for name, value in options.items() if name not in without_effect},
         **more,
         "version": VERSION,
         "training_data": hashes["texts"],
         "labels": hashes["labels"],
-        "weights": weights_hash(model),
+        # Not those of a new head, which the seed decides: another device draws others.
+        "weights": weights_hash(model, without=getattr(model, "new_weights", ())),
         "dev_data": content_hash(dev.hashes()) if dev else None,
-        "metric_for_best_model": training_args.metric_for_best_model if dev else None,
     }
+
+
+# Arguments that change neither the weights nor which checkpoint is the best. All others identify a training.
+NO_EFFECT = frozenset(
+    (
+        # what else is done, where files are, and how they are written and read
+        *("do_train", "do_eval", "do_predict", "do_export", "data_dir", "output_dir", "overwrite_output_dir"),
+        *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
+        *("unified_checkpoint", "unified_checkpoint_config"),
+        # what is said
+        *("log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "run_name"),
+        *("disable_tqdm", "report_to", "wandb_api_key", "skip_memory_metrics", "skip_profile_timer"),
+        # how the same is computed
+        *("device", "no_cuda", "local_rank", "per_device_eval_batch_size", "eval_accumulation_steps"),
+        *("dataloader_num_workers", "use_fast_tokenizer", "remove_unused_columns", "label_names"),
+        "lazy_data_processing",
+    )
+)
+# These decide only which checkpoint is the best; they count where the dev split does.
+CHOOSING = frozenset(
+    (
+        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    )
+)
+# How long texts are cut and answers are chosen: of the tasks that do so. The training data's hash has what they make of
+# the texts; answers are chosen when the dev split is scored.
+OF_READING = frozenset(name for task in PROCESSORS.values() for name in task.defaults)
 
 
 # How a message names what is identified by a hash.
@@ -481,9 +508,13 @@ def find_checkpoint(training_args, identity):
         with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
             before = json.load(f)
         changed = [key for key in identity if before.get(key) != identity[key]]
-        if before.get("dev_data") is None or identity["dev_data"] is None:
-            # They decided nothing there, or decide nothing now.
-            changed = [key for key in changed if key not in ("dev_data", "metric_for_best_model")]
+        if "version" in changed:
+            changed = ["version"]  # the other arguments of an older project may have had other names
+        elif None in (before["dev_data"], identity["dev_data"]):
+            # The dev split decided nothing there, or decides nothing now.
+            changed = [key for key in changed if key not in ("dev_data", *CHOOSING)]
+            if not changed:
+                _warn_of_the_choice(checkpoint, before, identity)
         if changed and not before["finished"]:
             options = [f"{key} {before.get(key)} (now {identity[key]})" for key in changed if key not in CONTENTS]
             contents = [CONTENTS[key] for key in changed if key in CONTENTS]
@@ -508,6 +539,16 @@ def find_checkpoint(training_args, identity):
     if checkpoint:
         console.row("resuming", f"from {checkpoint}; --overwrite_output_dir starts again")
     return checkpoint
+
+
+def _warn_of_the_choice(checkpoint, before, identity):
+    if before["dev_data"] is not None:
+        logger.warning(f"without --do_eval the last checkpoint is the result, not the best one up to {checkpoint}")
+    elif identity["dev_data"] is not None:
+        logger.warning(
+            f"the checkpoints up to {checkpoint} were saved without --do_eval, so none of them has a score and can be "
+            "the best; --overwrite_output_dir trains again and scores all"
+        )
 
 
 def _checked_checkpoint(checkpoint, identity):

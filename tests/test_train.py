@@ -18,11 +18,14 @@ import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA, SCRIPT_OF, answer_of, arguments_for, assert_same, call, read, start
 from paddlenlp.transformers import AutoModel
 
+from ernie.arguments import parse_arguments
 from ernie.errors import UserError
+from ernie.features import seq_cls_features, token_cls_features
 from ernie.files import write_json
+from ernie.models import load_model, load_processor
 from ernie.processes import alone_in
-from ernie.tasks import DATA_SETS
-from ernie.training import ErnieTrainer
+from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
+from ernie.training import ErnieTrainer, resume_identity
 
 # Dev scores that show that the sample model learnt, and how far a trivial answer gets.
 LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
@@ -459,6 +462,88 @@ def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, 
         assert not list(disk.rglob("*.part")) and not (disk / "afqmc/export").exists()
 
 
+# ------------------------------------------------------------------------- what makes a training another one
+
+# Some of each kind; arguments of PaddleNLP that nobody thought of count, too.
+COUNTS = (
+    *("--adam_beta1=0.5", "--adam_epsilon=1e-3", "--max_grad_norm=0.01", "--weight_decay=0.3", "--seed=7"),
+    *("--lr_scheduler_type=cosine", "--num_cycles=2", "--lr_end=1e-6", "--power=2", "--warmup_steps=3"),
+    *("--per_device_train_batch_size=3", "--gradient_accumulation_steps=2", "--dataloader_drop_last"),
+    *("--fp16_opt_level=O2", "--recompute", "--max_steps=3", "--max_seq_length=64", "--no_group_by_length"),
+    *("--dynamic_max_length=128", "--doc_stride=64", "--save_steps=7", "--save_strategy=epoch", "--eval_steps=1"),
+    "--metric_for_best_model=precision",
+)
+CHOOSE = ("--save_steps=7", "--save_strategy=epoch", "--eval_steps=1", "--metric_for_best_model=precision")
+COUNTS_NOT = (
+    *("--do_predict", "--do_export", "--logging_steps=3", "--save_total_limit=2", "--dataloader_num_workers=1"),
+    *("--per_device_eval_batch_size=3", "--no_use_fast_tokenizer", "--device=cpu", "--verbose", "--report_to=none"),
+    *("--output_dir=elsewhere", "--data_dir=elsewhere", "--n_best_size=3", "--max_answer_length=9", "--run_name=x"),
+)
+
+
+def test_every_argument_counts_but_those_that_change_nothing(tiny_model):
+    task, labels = TASKS["token_cls"], ["B-PER", "I-PER", "O"]
+
+    def parsed(*more):
+        argv = map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))
+        return parse_arguments(task, argv=[*argv, *more])
+
+    model_args, data_args, _ = parsed()
+    _, processor = load_processor(task, model_args, data_args, labels)
+    split = token_cls_features(processor, [{"tokens": ["好"], "tags": ["O"], "id": 0, "where": "here"}], labels)
+    models = []
+    for seed in (1, 2):
+        paddle.seed(seed)  # of the new head, which another device would draw otherwise, too
+        models.append(load_model(task, model_args, data_args, processor, labels, fine_tuned=False))
+
+    def identity(*more, dev=split, model=models[0]):
+        _, data_args, args = parsed(*more)
+        return json.loads(json.dumps(resume_identity(data_args, args, model, split, dev)))
+
+    same, unscored = identity(), identity(dev=None)
+    assert identity(model=models[1]) == same
+    for argument in COUNTS:
+        assert identity(argument) != same, argument
+    for argument in COUNTS_NOT:
+        assert identity(argument) == same, argument
+    for argument in CHOOSE:
+        assert identity(argument, dev=None) == unscored, argument
+
+
+def test_a_head_that_was_fine_tuned_counts(tmp_path, tiny_fine_tuned):
+    def identity(folder):
+        model_args, data_args, args = parse_arguments(
+            SEQ_CLS, argv=[*map(str, arguments_for("afqmc", folder, "out", "--do_train"))]
+        )
+        _, processor = load_processor(SEQ_CLS, model_args, data_args, ["0", "1"])
+        split = seq_cls_features(processor, [{"text": "好", "text_pair": None, "label": "1", "where": ""}], ["0", "1"])
+        model = load_model(SEQ_CLS, model_args, data_args, processor, ["0", "1"], fine_tuned=False)
+        return resume_identity(data_args, args, model, split)
+
+    folder = tiny_fine_tuned("afqmc")
+    shutil.copytree(folder, tmp_path / "other")
+    weights = paddle.load(str(folder / "model_state.pdparams"))
+    weights["classifier.bias"] = weights["classifier.bias"] + 1
+    paddle.save(weights, str(tmp_path / "other/model_state.pdparams"))
+    assert identity(folder) == identity(folder) != identity(tmp_path / "other")
+
+
+def test_a_checkpoint_of_an_older_project(tmp_path, tiny_model, caplog, capsys, own_data):
+    """It knew fewer arguments."""
+    arguments = arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 2, data_dir=own_data)
+    call("run_seq_cls", *arguments)
+    complete = tmp_path / "afqmc/checkpoint-2/complete.json"
+    old = {"version": 2, "learning_rate": 0.001, "finished": False}
+    complete.write_text(json.dumps(old))
+    with pytest.raises(SystemExit):
+        call("run_seq_cls", *arguments)
+    message = capsys.readouterr().err
+    assert "unfinished training; since then the project's training code changed. Undo" in message
+    complete.write_text(json.dumps({**old, "finished": True}))
+    call("run_seq_cls", *arguments)
+    assert "changed     the project's training code, since" in caplog.text
+
+
 # ---------------------------------------------------------------------------- a training's own files
 
 
@@ -497,6 +582,23 @@ def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog
     message = capsys.readouterr().err.rpartition("error: ")[2]
     assert stopped.value.code == 1 and "checkpoint-2, the best checkpoint of this training, is missing" in message
     assert (model / "model_state.pdparams").read_bytes() == best
+
+
+def test_scores_that_come_too_late_for_a_choice(tmp_path, tiny_model, caplog, own_data):
+    """Finished without --do_eval: no checkpoint has a score, and with it the best is chosen no more."""
+
+    def run(*more):
+        caplog.clear()
+        more = ["--do_train", "--max_steps", 2, *more]
+        call("run_seq_cls", *arguments_for("afqmc", tiny_model, tmp_path, *more, data_dir=own_data))
+
+    run()
+    run("--do_eval")
+    assert "checkpoint-2 were saved without --do_eval" in caplog.text and "epochs, from step 2;" in caplog.text
+    run("--do_eval", "--overwrite_output_dir")
+    assert "without --do_eval" not in caplog.text
+    run()
+    assert "without --do_eval the last checkpoint is the result, not the best" in caplog.text
 
 
 def test_one_command_at_a_time_in_a_folder(tmp_path):
