@@ -28,12 +28,12 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing; then the settings are written down
+    # Checks: what would fail in training, or train nothing
     utils.check_training(TASK, compression_args, train, labels)
-    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
+    utils.write_settings(model_args, data_args, compression_args)
     trainer = utils.CompressionTrainer(
         TASK,
         model,

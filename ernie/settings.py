@@ -14,15 +14,17 @@ from paddlenlp.trainer import CompressionArguments
 from ernie.files import write_json
 
 
-def write_settings(model_args, data_args, args):
+def write_settings(model_args, data_args, args, replace=True):
     """Writes every argument and the versions to settings.json; keys and tokens of accounts are left out.
 
-    It lies in --output_dir, that of a compression in <output_dir>/compression. A run without --do_train leaves the
-    settings of the training there.
+    It lies in --output_dir, that of a compression in <output_dir>/compression.
+
+    Args:
+        replace: whether the model in the folder is of these settings; if not, a settings.json that is there stays.
     """
     compress = isinstance(args, CompressionArguments)
     path = os.path.join(args.output_dir, "compression" if compress else "", "settings.json")
-    if not args.should_save or (not compress and not args.do_train and os.path.exists(path)):
+    if not args.should_save or (not replace and os.path.exists(path)):
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_json(

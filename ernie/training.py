@@ -23,7 +23,7 @@ from ernie.export import dev_metrics, save_model
 from ernie.features import IGNORED, Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
 from ernie.processes import alone, check_shared, gather, wait_for_all
-from ernie.settings import plain
+from ernie.settings import plain, write_settings
 from ernie.tasks import BASELINES, TOKEN_CLS
 
 VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
@@ -244,22 +244,31 @@ class ErnieTrainer(Trainer):
         self.add_callback(Divergence)
 
     @alone
-    def fine_tune(self):
+    def fine_tune(self, model_args):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
-        check_shared(self.args)
-        dev = self.dev_split if self.args.load_best_model_at_end else None  # it decides which checkpoint is the best
-        self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
-        checkpoint = find_checkpoint(self.args, self.identity)
+        args = self.args
+        check_shared(args)
+        dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
+        self.identity = resume_identity(self.data_args, args, self.model, self.train_split, dev)
+        checkpoint = find_checkpoint(args, self.identity)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
-        if self.args.should_save:
-            for name in ("train_results.json", "all_results.json"):
-                write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
-            save_model(self.model, self.tokenizer, self.args.output_dir)
-            console.row("saved", f"{self.args.output_dir}: weights, tokenizer, settings.json")
+        trained = self.state.global_step - self.first_step
+        if args.should_save:
+            if trained:  # otherwise these files are of the training that has ended, and so they stay
+                metrics = since_resumed(metrics, trained, self.state.global_step)
+                for name in ("train_results.json", "all_results.json"):
+                    write_json(os.path.join(args.output_dir, name), metrics)  # PaddleNLP's, but atomically
+                _warn_of_older_models(model_args, self.data_args, args)
+            save_model(self.model, self.tokenizer, args.output_dir)
+            write_settings(model_args, self.data_args, args, replace=trained > 0)
+            console.row("saved", f"{args.output_dir}: weights, tokenizer, settings.json")
         wait_for_all()  # one process has saved
 
-    def score(self, baseline):
-        """Scores the model on the dev set and writes metrics.json; returns what it holds.
+    def score(self, baseline, model_args):
+        """Scores the model on the dev set; returns the scores, which are written to metrics.json beside the model.
+
+        A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
+        there: its scores are written to eval_results.json.
 
         Args:
             baseline: {name: score} of a trivial answer.
@@ -271,9 +280,12 @@ class ErnieTrainer(Trainer):
         trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
         best = self.state.best_model_checkpoint
         where = f"step {_step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
-        console.row("best" if where else "dev", f"{where}{found} ({trivial})")
+        folder = self.args.output_dir
+        beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
+        path = os.path.join(folder, "metrics.json" if beside else "eval_results.json")
+        console.row("best" if where else "dev", f"{where}{found} ({trivial})" + ("" if beside else f": {path}"))
         if self.args.should_save:
-            write_json(os.path.join(self.args.output_dir, "metrics.json"), scores)
+            write_json(path, scores)
         return scores
 
     def answer(self, split):
@@ -465,6 +477,26 @@ CHOOSING = frozenset(
 # How long texts are cut and answers are chosen: of the tasks that do so. The training data's hash has what they make of
 # the texts; answers are chosen when the dev split is scored.
 OF_READING = frozenset(name for task in PROCESSORS.values() for name in task.defaults)
+
+
+def since_resumed(metrics, trained, steps):
+    """PaddleNLP's metrics of a training, for the steps since it was resumed: it divides their loss and time by all."""
+    share = trained / steps
+    shares = {"train_loss": 1 / share, "train_samples_per_second": share, "train_steps_per_second": share}
+    return {**metrics, **{name: metrics[name] * factor for name, factor in shares.items() if name in metrics}}
+
+
+def _warn_of_older_models(model_args, data_args, args):
+    """After a training, what was exported and compressed before is still of the weights before."""
+    export = os.path.normpath(os.path.join(model_args.export_model_dir, data_args.dataset, "export"))
+    folders = {os.path.join(args.output_dir, name) for name in os.listdir(args.output_dir)} | {export}
+    folders -= {export} if args.do_export else set()  # which this command makes again
+    found = [folder for folder in sorted(folders) if os.path.exists(os.path.join(folder, "model.onnx"))]
+    if found:
+        logger.warning(
+            f"made of the model before this training: {', '.join(found)}; make them again (--do_export, "
+            "compress_*.py), or remove them"
+        )
 
 
 # How a message names what is identified by a hash.

@@ -25,7 +25,7 @@ from ernie.files import write_json
 from ernie.models import load_model, load_processor
 from ernie.processes import alone_in
 from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
-from ernie.training import ErnieTrainer, resume_identity
+from ernie.training import ErnieTrainer, resume_identity, since_resumed
 
 # Dev scores that show that the sample model learnt, and how far a trivial answer gets.
 LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
@@ -582,6 +582,38 @@ def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog
     message = capsys.readouterr().err.rpartition("error: ")[2]
     assert stopped.value.code == 1 and "checkpoint-2, the best checkpoint of this training, is missing" in message
     assert (model / "model_state.pdparams").read_bytes() == best
+
+
+def test_records_are_of_the_model_in_the_folder(tmp_path, tiny_model, tiny_fine_tuned, caplog, capsys, own_data):
+    def run(model, *more):
+        call("run_seq_cls", *arguments_for("afqmc", model, tmp_path, *more, data_dir=own_data))
+
+    train = ("--do_train", "--do_eval", "--do_export", "--max_steps", 2)
+    names = ("settings.json", "train_results.json", "all_results.json", "metrics.json", "export/metrics.json")
+    run(tiny_model, *train)
+
+    def records():
+        return [(tmp_path / "afqmc" / name).read_bytes() for name in names]
+
+    before = records()
+    with pytest.raises(SystemExit):  # refused
+        run(tiny_model, *train, "--max_seq_length", 4096, "--learning_rate", 0.5)
+    assert records() == before
+    run(tiny_model, *train, "--logging_steps", 1)  # nothing is trained
+    assert records() == before
+    # Another model is scored; its scores go elsewhere.
+    run(tiny_fine_tuned("afqmc"), "--do_eval")
+    assert records() == before
+    assert read(tmp_path / "afqmc/eval_results.json")["num_examples"] == json.loads(before[3])["num_examples"]
+    # Scored where it is, its own metrics.json is written; what was exported stays as it is, and is named once.
+    (tmp_path / "afqmc/metrics.json").unlink()
+    run(tmp_path / "afqmc", "--do_eval")
+    assert records() == before and "made of the model before" not in caplog.text
+    run(tiny_model, "--do_train", "--max_steps", 3)
+    assert caplog.text.count(f"made of the model before this training: {tmp_path}/afqmc/export; make them again") == 1
+    # PaddleNLP divides the loss of the last 5 steps by all 20.
+    resumed = since_resumed({"train_loss": 0.2, "train_steps_per_second": 8, "train_runtime": 2.5}, 5, 20)
+    assert resumed == {"train_loss": 0.8, "train_steps_per_second": 2, "train_runtime": 2.5}
 
 
 def test_scores_that_come_too_late_for_a_choice(tmp_path, tiny_model, caplog, own_data):
