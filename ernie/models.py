@@ -45,6 +45,8 @@ def check_model(task, model_args, data_args, fine_tuned):
     """
     name = model_args.model_name_or_path
     folder = local_folder(name)
+    if fine_tuned:
+        _check_fine_tuned(task, model_args, data_args)
     if folder is None:
         load_tokenizer(name, data_args)
         return
@@ -53,20 +55,24 @@ def check_model(task, model_args, data_args, fine_tuned):
         parent = os.path.dirname(folder)
         near = f"; did you mean {os.path.dirname(os.path.normpath(name))}?" if _has_weights(parent) else ""
         raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams){near}")
-    if fine_tuned:
-        _check_fine_tuned(task, model_args, data_args)
 
 
 def _check_fine_tuned(task, model_args, data_args, labels=()):
     """Raises UserError if a model is not one for this task and, if they are given, these labels."""
     name = model_args.model_name_or_path
+    advice = f"Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
+    if local_folder(name) is None:
+        raise UserError(
+            f"--model_name_or_path {name}: there is no such folder, and a model of the hub was not fine-tuned for "
+            f"{data_args.dataset}. {advice}"
+        )
     architecture = (read_model_config(name).get("architectures") or ["?"])[0]
     found = read_labels(name)
     if not architecture.endswith(task.head) or (labels and found != labels):
         raise UserError(
             f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
             + (f" with the labels {', '.join(found[:8])}" if found else "")
-            + f". Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
+            + f". {advice}"
         )
 
 

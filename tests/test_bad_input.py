@@ -226,6 +226,8 @@ def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
     says = ["was not fine-tuned for tnews: it is a ErnieModel", "Fine-tune it first"]
     for step in ("--do_predict", "--do_eval", "--do_export"):
         expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, step))
+    says = ["--model_name_or_path best: there is no such folder", "was not fine-tuned for tnews"]
+    expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", "best", tmp_path, "--do_predict"))
     # One's own data set, whose labels the model would have.
     own = data_dir(tmp_path, "tnews")
     (own / "tnews").rename(own / "mood")
