@@ -13,7 +13,7 @@ def main():
     # Arguments: the command line over the YAML file over the defaults
     model_args, data_args, compression_args = utils.parse_arguments(TASK, utils.CompressionArguments, about=__doc__)
     utils.check_writable(compression_args.output_dir)
-    utils.check_model(model_args, data_args)
+    utils.check_model(TASK, model_args, data_args, fine_tuned=True)
 
     # Data: calibration and pruning learn from train, every variant is scored on dev
     train, dev, _ = utils.load_splits(TASK, data_args, compression_args)
@@ -24,12 +24,12 @@ def main():
     train = utils.seq_cls_features(processor, train, labels)
     dev = utils.seq_cls_features(processor, dev, labels)
 
-    # Checks: what would fail in training, or train nothing; then the settings are written down
+    # Checks: what would fail in training, or train nothing
     utils.check_training(TASK, compression_args, train, labels)
-    utils.write_settings(model_args, data_args, compression_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
+    utils.write_settings(model_args, data_args, compression_args)
     trainer = utils.CompressionTrainer(
         TASK,
         model,

@@ -20,7 +20,7 @@ def main():
     export_dir = os.path.join(model_args.export_model_dir, data_args.dataset)
     if training_args.do_export:
         utils.check_replaceable(os.path.join(export_dir, "export"), "--export_model_dir")
-    utils.check_model(model_args, data_args)
+    utils.check_model(TASK, model_args, data_args, fine_tuned=not training_args.do_train)
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
@@ -36,9 +36,8 @@ def main():
         found = [answer["answer"] for answer in dev.answers(output.predictions)]
         return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
 
-    # Checks: what would fail in training, or train nothing; then the settings are written down
+    # Checks: what would fail in training, or train nothing
     utils.check_training(TASK, training_args, train, labels)
-    utils.write_settings(model_args, data_args, training_args)
 
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)
@@ -56,12 +55,14 @@ def main():
 
     # Training, from the last checkpoint if there is one
     if training_args.do_train:
-        trainer.fine_tune()
+        trainer.fine_tune(model_args)
+    else:
+        utils.write_settings(model_args, data_args, training_args, replace=False)
 
     # Evaluation
     scores = utils.read_metrics(training_args.output_dir if training_args.do_train else model_args.model_name_or_path)
     if training_args.do_eval:
-        scores = trainer.score(utils.question_blind_share(dev.examples))
+        scores = trainer.score(utils.question_blind_share(dev.examples), model_args)
 
     # Prediction
     if training_args.do_predict:

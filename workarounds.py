@@ -23,6 +23,26 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "dep
 
 from ernie_predictor.machine import usable_cores
 
+
+def check_home():
+    """paddlenlp 2.8.1 makes folders when it is imported, and ends with a traceback where it can't: in a container that
+    is read-only, or that runs as a user without a home. Ends when it makes them on its first download.
+    """
+    home = os.environ.get("PPNLP_HOME", os.path.join(os.path.expanduser("~"), ".paddlenlp"))
+    try:
+        for name in ("models", "datasets", "packages"):
+            os.makedirs(os.path.join(home, name), exist_ok=True)
+    except OSError as e:
+        sys.exit(
+            f"{os.path.basename(sys.argv[0])}: error: {home}, PaddleNLP's folder for downloads, can't be written "
+            f"({e.strerror}): set PPNLP_HOME=DIR to another one"
+        )
+    if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):
+        os.environ["HOME"] = os.path.abspath(home)  # where Paddle's export, VisualDL and Matplotlib write
+
+
+check_home()
+
 # paddlenlp 2.8.1 imports setuptools behind distutils, and Paddle warns of its own `to_static` defaults: nothing
 # that a user could act on.
 warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")

@@ -49,7 +49,7 @@ STEPS = ("do_train", "do_eval", "do_predict", "do_export")
 AT_LEAST_ONE = (
     *("doc_stride", "max_query_length", "n_best_size", "max_answer_length"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-    *("logging_steps", "save_steps", "eval_steps", "eval_accumulation_steps"),
+    *("logging_steps", "save_steps", "eval_steps", "eval_accumulation_steps", "save_total_limit"),
 )
 AT_LEAST_ZERO = (
     *("learning_rate", "weight_decay", "warmup_steps", "num_train_epochs", "seed", "dataloader_num_workers"),

@@ -149,7 +149,8 @@ class ArgumentParser(PdArgumentParser):
             **(COMPRESSION_HELP if compress else {}),
             "dataset": f"{names}; or your own, with --data_dir",
             "data_dir": f"has <dataset>/{{train,dev,test}}.{task.suffix} (default: hub)",
-            "max_seq_length": "tokens per text; more are truncated" if task is SEQ_CLS else "tokens per window",
+            "max_seq_length": ("tokens per text; more are truncated" if task is SEQ_CLS else "tokens per window")
+            + " (default: a fine-tuned model's, else 128)",
         }
         self.by_name = {action.option_strings[-1].lstrip("-"): action for action in self._actions}
         for name, action in self.by_name.items():

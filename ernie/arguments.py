@@ -26,10 +26,13 @@ from ernie.argument_checks import (
     settle_compression,
     settle_training,
 )
-from ernie.argument_parser import ArgumentParser
+from ernie.argument_parser import READING, ArgumentParser
 from ernie.console import logger
 from ernie.errors import UsageError, UserError
+from ernie.models import own_lengths
 from ernie.tasks import DATA_SETS, TASKS
+
+LENGTHS = ("max_seq_length", *READING)  # what a fine-tuned model's folder says, too
 
 
 @dataclass
@@ -113,10 +116,19 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
     if unknown:
         names = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], names)}")
+    in_file = set()
     if early.config:
-        apply_config(parser, early.config, task, early.dataset, early.data_dir)
-    values = parser.parse_args(argv)
+        in_file = apply_config(parser, early.config, task, early.dataset, early.data_dir)
+    # None: the command line does not say it.
+    values = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(LENGTHS)))
     parser.check_required(values)
+    values.dataset = dataset_name(values.dataset)
+    # A fine-tuned model is scored, exported and compressed as it was trained.
+    own = {} if values.do_train and not compress else own_lengths(task, values.model_name_or_path)
+    for name in LENGTHS:
+        if getattr(values, name) is None:
+            default = parser.get_default(name)
+            setattr(values, name, default if name in in_file else own.get(name, default))
     console.show_paddlenlp(values.verbose)
     if values.no_cuda:
         values.device = "cpu"
@@ -183,12 +195,17 @@ def apply_config(parser, path, task, dataset, data_dir=None):
 
     Args:
         dataset, data_dir: of the command line, or None; the file may name them in DefaultArgs.
+
+    Returns:
+        The set of the arguments that it says.
     """
     try:
         with open(path, encoding="utf-8") as f:
-            config = yaml.safe_load(f) or {}
+            config = yaml.load(f, ConfigLoader) or {}
     except OSError as e:
         raise UserError(f"--config {path}: {e.strerror}") from e
+    except UsageError as e:
+        raise UsageError(f"--config {path}: {e}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UsageError(f"--config {path} is not YAML: {' '.join(str(e).split())}") from e
     heads = [row.head for row in TASKS.values()]
@@ -218,8 +235,10 @@ def apply_config(parser, path, task, dataset, data_dir=None):
                 raise UsageError(f"--config {path}, {where}: `dataset` decides which block is read; it may be in "
                                  "DefaultArgs or on the command line")  # fmt: skip
     dataset = dataset or blocks["DefaultArgs"].get("dataset")
+    dataset = dataset and dataset_name(str(dataset))
     _warn_of_misspelt_blocks(path, blocks, data_dir or blocks["DefaultArgs"].get("data_dir"))
     actions = {action.dest: action for action in parser._actions}
+    said = set()
     for where in ("DefaultArgs", f"{task.head}: {dataset}"):
         for key, value in blocks.get(where, {}).items():
             if key not in actions or value is None:
@@ -239,6 +258,29 @@ def apply_config(parser, path, task, dataset, data_dir=None):
                 expected = f", expected one of {', '.join(action.choices)}" if action.choices else ""
                 raise UsageError(f"--config {path}, {where}: {key}: {value!r:.60} does not fit{expected}") from None
             parser.set_defaults(**{key: values if many else values[0]})
+            said.add(key)
+    return said
+
+
+class ConfigLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML takes the last one, and forgets what the first says."""
+
+    def construct_mapping(self, node, deep=False):
+        first = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            before = first.setdefault((key.tag, str(key.value)), line)
+            if before != line:
+                raise UsageError(f"`{key.value}` stands twice, in lines {before} and {line}; expected one of each")
+        return super().construct_mapping(node, deep)
+
+
+def dataset_name(name):
+    """--dataset without the slash that a shell adds to a folder's name."""
+    folder = os.path.normpath(name)
+    if os.sep in folder or folder in (".", ".."):
+        raise UsageError(f"--dataset {name}: expected the name of one folder; --data_dir is for those above it")
+    return folder
 
 
 def _warn_of_misspelt_blocks(path, blocks, data_dir):

@@ -31,7 +31,7 @@ from ernie.files import (
     write_json,
 )
 from ernie.onnx_graph import write_onnx
-from ernie.processes import check_shared, gather, wait_for_all
+from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
@@ -103,6 +103,7 @@ class CompressionTrainer(ErnieTrainer):
     The arguments are those of `ErnieTrainer`, with CompressionArguments as `args`.
     """
 
+    @alone
     def compress(self, baseline):
         """Prunes and quantizes as --strategy says; returns the rows of compression_report.json.
 

@@ -8,7 +8,7 @@ import re
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
 from ernie_predictor import tokenizer as fast_tokenizers
-from ernie_predictor.tasks import PARAMS_NAMES
+from ernie_predictor.tasks import PARAMS_NAMES, SHORTEST
 from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
@@ -33,14 +33,20 @@ def local_folder(name):
     return None
 
 
-def check_model(model_args, data_args):
+def check_model(task, model_args, data_args, fine_tuned):
     """Checks the model's folder, or the hub, before anything else is downloaded.
 
+    Args:
+        task: a row of `TASKS`.
+        fine_tuned: nothing will be trained, so the folder must hold a model for this very task.
+
     Raises:
-        UserError: a folder without its parts, or a hub that can't be reached.
+        UserError: a folder without its parts, a hub that can't be reached, another task's model.
     """
     name = model_args.model_name_or_path
     folder = local_folder(name)
+    if fine_tuned:
+        _check_fine_tuned(task, model_args, data_args)
     if folder is None:
         load_tokenizer(name, data_args)
         return
@@ -49,6 +55,51 @@ def check_model(model_args, data_args):
         parent = os.path.dirname(folder)
         near = f"; did you mean {os.path.dirname(os.path.normpath(name))}?" if _has_weights(parent) else ""
         raise UserError(f"--model_name_or_path {name} has no weights (model_state.pdparams){near}")
+
+
+def _check_fine_tuned(task, model_args, data_args, labels=()):
+    """Raises UserError if a model is not one for this task and, if they are given, these labels."""
+    name = model_args.model_name_or_path
+    advice = f"Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
+    if local_folder(name) is None:
+        raise UserError(
+            f"--model_name_or_path {name}: there is no such folder, and a model of the hub was not fine-tuned for "
+            f"{data_args.dataset}. {advice}"
+        )
+    architecture = (read_model_config(name).get("architectures") or ["?"])[0]
+    found = read_labels(name)
+    if not architecture.endswith(task.head) or (labels and found != labels):
+        raise UserError(
+            f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
+            + (f" with the labels {', '.join(found[:8])}" if found else "")
+            + f". {advice}"
+        )
+
+
+def own_lengths(task, name):
+    """How a fine-tuned model's folder says that texts are cut and answers are chosen.
+
+    Returns:
+        {argument: value} of max_seq_length, and of those that the task reads with (doc_stride ...); without those that
+        the folder does not say. What is wrong with it, `check_model` tells.
+    """
+    try:
+        config, tokenizer_config = (_read_json(name, file) for file in ("config.json", "tokenizer_config.json"))
+    except (OSError, ValueError):
+        return {}
+    if not (config.get("architectures") or ["?"])[0].endswith(task.head):
+        return {}
+    params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(task.name)) or {}
+    params = {key: params[key] for key in PROCESSORS[task.name].defaults if key in params}
+    length, longest = tokenizer_config.get("model_max_length"), config.get("max_position_embeddings")
+    if isinstance(length, int) and isinstance(longest, int) and length >= SHORTEST:
+        params["max_seq_length"] = min(length, longest)
+    return params
+
+
+def _read_json(folder, name):
+    with open(os.path.join(folder, name), encoding="utf-8") as f:
+        return json.load(f)
 
 
 def _has_weights(folder):
@@ -152,23 +203,17 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
         UserError: a folder without its parts, a hub that can't be reached, another task's model.
     """
     name = model_args.model_name_or_path
-    folder, config = local_folder(name), read_model_config(name)
+    folder = local_folder(name)
     if fine_tuned:
-        architecture = (config.get("architectures") or ["?"])[0]
-        found = read_labels(name)
-        if not architecture.endswith(task.head) or (labels and found != labels):
-            raise UserError(
-                f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
-                + (f" with the labels {', '.join(found[:8])}" if found else "")
-                + f". Fine-tune it first ({task.script} --do_train), and name the folder that this wrote"
-            )
+        _check_fine_tuned(task, model_args, data_args, labels)
     auto_class = getattr(paddlenlp.transformers, f"AutoModelFor{task.head}")
     arguments = {"num_labels": len(labels)} if labels else {}
     try:
-        with contextlib.nullcontext() if fine_tuned else _new_head_expected():
+        with contextlib.nullcontext(()) if fine_tuned else _new_head_expected() as new_weights:
             model = auto_class.from_pretrained(folder or name, ignore_mismatched_sizes=not fine_tuned, **arguments)
     except Exception as e:
         raise UserError(_cannot_load("model", name, folder, e)) from e
+    model.new_weights = new_weights
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
@@ -198,18 +243,21 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
 def _new_head_expected():
     """Drops PaddleNLP's warnings that a pretrained model lacks the task's head, and has one of pretraining.
 
-    Where weights of the encoder are missing, the warning stays.
+    Where weights of the encoder are missing, the warning stays. Yields a set that gets the names of the new weights.
     """
+    new_weights = set()
 
     def keep(record):
         text = record.getMessage()
         missing = re.findall(r"(?:'|^- )([\w.]+)(?:'|: found shape)", text, re.MULTILINE)
+        if "newly initialized" in text:
+            new_weights.update(missing)
         head_alone = missing and all(key.startswith("classifier.") for key in missing)
         return not ("newly initialized" in text and head_alone) and "were not used when" not in text
 
     paddlenlp_logger.logger.addFilter(keep)
     try:
-        yield
+        yield new_weights
     finally:
         paddlenlp_logger.logger.removeFilter(keep)
 

@@ -1,16 +1,24 @@
-"""Several processes under paddle.distributed.launch, on one machine or several: what they wait for and share."""
+"""Several processes: those of one training, under paddle.distributed.launch, and those that are in each other's way."""
 
+import contextlib
+import functools
 import itertools
+import json
 import os
+import platform
 import tempfile
 import time
 
 import paddle
 from paddle.base import core
 
+from ernie import console
+from ernie.console import logger
 from ernie.errors import UsageError, UserError
+from ernie.files import write_json
 
-LIMIT = 300  # seconds that the first process waits for the others
+LIMIT = 3600  # seconds that the first process waits for the others: one may download or tokenize for long
+TELL = 60  # seconds after which it says so
 _rounds = itertools.count()
 
 
@@ -29,10 +37,14 @@ def wait_for_all():
     store, key = core.create_or_get_global_tcp_store(), f"ernie/{next(_rounds)}"
 
     def wait(key):
-        deadline = time.monotonic() + LIMIT
+        begin, told = time.monotonic(), False
         while (count := store.add(key, 0)) < world_size:
-            if first and time.monotonic() > deadline:
-                raise UserError(f"{world_size - count} of {world_size} processes did not answer within {LIMIT} seconds")
+            waited, missing = time.monotonic() - begin, f"{world_size - count} of {world_size} processes"
+            if first and waited > LIMIT:
+                raise UserError(f"{missing} did not answer within {LIMIT} seconds")
+            if first and waited > TELL and not told:
+                console.row("waiting", f"for {missing}, at most {LIMIT // 60} minutes")
+                told = True
             time.sleep(0.01)
 
     store.add(key, 1)
@@ -74,3 +86,85 @@ def check_shared(args):
             f"--save_on_each_node: all {nodes} nodes see the same --output_dir {args.output_dir}, and would overwrite "
             "each other's files. Leave it out"
         )
+
+
+# Two commands in one folder
+
+
+def alone(method):
+    """For a method of a trainer that trains or compresses: refuses where another command does so in --output_dir."""
+
+    @functools.wraps(method)
+    def in_its_folder(self, *args, **kwargs):
+        with alone_in(self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
+            return method(self, *args, **kwargs)
+
+    return in_its_folder
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Marks a folder as this process's while the block runs.
+
+    Each process has a mark of its own, and looks for others' once it is written. So no lock of the file system is
+    needed, of two that begin at once none takes the other's place, and a mark that a killed process left does no harm.
+
+    Raises:
+        UserError: another process of this machine works there.
+    """
+    os.makedirs(folder, exist_ok=True)
+    host, pid = platform.node(), os.getpid()
+    mine = os.path.join(folder, f"{IN_USE}{host}.{pid}")
+    write_json(mine, {"host": host, "pid": pid, "system": _system(), "started": _started(pid)})
+    try:
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if name.startswith(IN_USE) and path != mine:
+                _check_other(folder, path)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(mine)
+
+
+IN_USE = ".in_use."
+
+
+def _check_other(folder, path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            other = json.load(f)
+    except FileNotFoundError:  # it has ended meanwhile
+        return
+    if other["system"] == _system() and other["started"] == _started(other["pid"]):
+        raise UserError(
+            f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, or "
+            "choose another --output_dir"
+        )
+    if other["host"] == platform.node():
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    else:
+        logger.warning(
+            f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from here; if "
+            f"it has ended, remove {path}"
+        )
+
+
+def _system():
+    """Where a number means the same process: this start of the machine, and this container."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as f:
+            return f"{f.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid):
+    """When a process started, in ticks, which tells it from a later one of the same number; None if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            fields = f.read().rpartition(")")[2].split()  # behind the name, which may hold anything; proc(5)
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

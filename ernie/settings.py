@@ -9,20 +9,22 @@ import sys
 
 import paddle
 import paddlenlp
+from paddlenlp.trainer import CompressionArguments
 
-from ernie.arguments import CompressionArguments
 from ernie.files import write_json
 
 
-def write_settings(model_args, data_args, args):
+def write_settings(model_args, data_args, args, replace=True):
     """Writes every argument and the versions to settings.json; keys and tokens of accounts are left out.
 
-    It lies in --output_dir, that of a compression in <output_dir>/compression. A run without --do_train leaves the
-    settings of the training there.
+    It lies in --output_dir, that of a compression in <output_dir>/compression.
+
+    Args:
+        replace: whether the model in the folder is of these settings; if not, a settings.json that is there stays.
     """
     compress = isinstance(args, CompressionArguments)
     path = os.path.join(args.output_dir, "compression" if compress else "", "settings.json")
-    if not args.should_save or (not compress and not args.do_train and os.path.exists(path)):
+    if not args.should_save or (not replace and os.path.exists(path)):
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_json(
@@ -35,7 +37,7 @@ def write_settings(model_args, data_args, args):
                 "paddlenlp": paddlenlp.__version__,
             },
             **{
-                name: {f.name: _plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
+                name: {f.name: plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
                 for name, part in (("model", model_args), ("data", data_args), ("training", args))
             },
         },
@@ -46,7 +48,10 @@ def _secret(name):
     return re.search(r"(_key|_token|_secret|password)$", name) is not None
 
 
-def _plain(value):
+def plain(value):
+    """A value of an argument as JSON can hold it."""
     if isinstance(value, enum.Enum):
         return value.value
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)

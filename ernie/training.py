@@ -1,6 +1,7 @@
 """Training: PaddleNLP's Trainer with batches grouped by length, and checkpoints that survive a kill."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -9,7 +10,8 @@ import shutil
 
 import numpy as np
 import paddle
-from paddlenlp.trainer import Trainer, TrainerCallback
+from ernie_predictor.tasks import TASKS as PROCESSORS
+from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 
@@ -18,12 +20,13 @@ from ernie.console import logger
 from ernie.data import source_file
 from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
-from ernie.features import Collator
+from ernie.features import IGNORED, Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
-from ernie.processes import check_shared, gather, wait_for_all
+from ernie.processes import alone, check_shared, gather, wait_for_all
+from ernie.settings import plain, write_settings
 from ernie.tasks import BASELINES, TOKEN_CLS
 
-VERSION = 2  # of what a training makes of its inputs: another number trains finished trainings again
+VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
 TRAINER_STATE = "trainer_state.json"
 # What resuming needs; the second name is that of --unified_checkpoint.
@@ -52,16 +55,16 @@ def check_training(task, args, train, labels):
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
         logger.warning(f"{path}: every row has the label {found.pop()!r}; a model learns to give no other")
-    size = args.per_device_train_batch_size
+    size = args.per_device_train_batch_size * args.gradient_accumulation_steps  # of a step
     inputs = -(-len(train.features) // args.world_size)  # of one process
     batches = inputs // size if args.dataloader_drop_last else -(-inputs // size)
     if not batches:
+        times = f" x {args.gradient_accumulation_steps}" if args.gradient_accumulation_steps > 1 else ""
         raise UsageError(
             f"--dataloader_drop_last drops the only batch: {path} makes {inputs:,} inputs for each process, fewer than "
-            f"--per_device_train_batch_size {size}"
+            f"--per_device_train_batch_size {args.per_device_train_batch_size}{times}"
         )
-    steps = max(batches // args.gradient_accumulation_steps, 1)
-    steps = args.max_steps if args.max_steps > 0 else int(steps * args.num_train_epochs)
+    steps = args.max_steps if args.max_steps > 0 else int(batches * args.num_train_epochs)
     if not steps:
         raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
     if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
@@ -161,6 +164,34 @@ class Divergence(TrainerCallback):
                 )
 
 
+class BestCheckpoint(TrainerCallback):
+    """Finds the best checkpoint again when a training resumes. trainer_state.json has its path at the time: by now the
+    folder may have been moved, be spelled otherwise, or be resumed from another working directory."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.first_step = state.global_step
+        if not (self.trainer.resumed_from and state.best_model_checkpoint):
+            return
+        folder = os.path.dirname(os.path.abspath(self.trainer.resumed_from))
+        if os.path.realpath(folder) == os.path.realpath(args.output_dir):
+            folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
+        state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
+        if args.load_best_model_at_end:
+            check_best(state.best_model_checkpoint)
+
+
+def check_best(checkpoint):
+    """Raises UserError where the best checkpoint is gone: the last one is not the best."""
+    if not any(os.path.exists(os.path.join(checkpoint, name)) for name in PARTS[0]):
+        raise UserError(
+            f"{checkpoint}, the best checkpoint of this training, is missing or has no weights: bring it back, or add "
+            "--overwrite_output_dir to train again"
+        )
+
+
 class ForeignCheckpoints(TrainerCallback):
     """Refuses to train where a checkpoint would replace one that this project did not write."""
 
@@ -206,27 +237,38 @@ class ErnieTrainer(Trainer):
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
+        self.add_callback(BestCheckpoint(self))
         self.add_callback(console.TrainingRows(self.name, task.score))
         self.add_callback(AtTheEnd)
         self.add_callback(ForeignCheckpoints)
         self.add_callback(Divergence)
 
-    def fine_tune(self):
+    @alone
+    def fine_tune(self, model_args):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
-        check_shared(self.args)
-        dev = self.dev_split if self.args.load_best_model_at_end else None  # it decides which checkpoint is the best
-        self.identity = resume_identity(self.data_args, self.args, self.model, self.train_split, dev)
-        checkpoint = find_checkpoint(self.args, self.identity)
+        args = self.args
+        check_shared(args)
+        dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
+        self.identity = resume_identity(self.data_args, args, self.model, self.train_split, dev)
+        checkpoint = find_checkpoint(args, self.identity)
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
-        if self.args.should_save:
-            for name in ("train_results.json", "all_results.json"):
-                write_json(os.path.join(self.args.output_dir, name), metrics)  # PaddleNLP's, but atomically
-            save_model(self.model, self.tokenizer, self.args.output_dir)
-            console.row("saved", f"{self.args.output_dir}: weights, tokenizer, settings.json")
+        trained = self.state.global_step - self.first_step
+        if args.should_save:
+            if trained:  # otherwise these files are of the training that has ended, and so they stay
+                metrics = since_resumed(metrics, trained, self.state.global_step)
+                for name in ("train_results.json", "all_results.json"):
+                    write_json(os.path.join(args.output_dir, name), metrics)  # PaddleNLP's, but atomically
+                _warn_of_older_models(model_args, self.data_args, args)
+            save_model(self.model, self.tokenizer, args.output_dir)
+            write_settings(model_args, self.data_args, args, replace=trained > 0)
+            console.row("saved", f"{args.output_dir}: weights, tokenizer, settings.json")
         wait_for_all()  # one process has saved
 
-    def score(self, baseline):
-        """Scores the model on the dev set and writes metrics.json; returns what it holds.
+    def score(self, baseline, model_args):
+        """Scores the model on the dev set; returns the scores, which are written to metrics.json beside the model.
+
+        A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
+        there: its scores are written to eval_results.json.
 
         Args:
             baseline: {name: score} of a trivial answer.
@@ -238,9 +280,12 @@ class ErnieTrainer(Trainer):
         trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
         best = self.state.best_model_checkpoint
         where = f"step {_step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
-        console.row("best" if where else "dev", f"{where}{found} ({trivial})")
+        folder = self.args.output_dir
+        beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
+        path = os.path.join(folder, "metrics.json" if beside else "eval_results.json")
+        console.row("best" if where else "dev", f"{where}{found} ({trivial})" + ("" if beside else f": {path}"))
         if self.args.should_save:
-            write_json(os.path.join(self.args.output_dir, "metrics.json"), scores)
+            write_json(path, scores)
         return scores
 
     def answer(self, split):
@@ -264,11 +309,11 @@ class ErnieTrainer(Trainer):
         return self.metrics_at.get(step) or self.evaluate()
 
     def _get_train_sampler(self):
-        if not self.data_args.group_by_length:
-            return super()._get_train_sampler()
         args = self.args
+        lengths = [len(f["input_ids"]) for f in self.train_dataset]
         return LengthGroupedBatchSampler(
-            [len(f["input_ids"]) for f in self.train_dataset],
+            # Of equal lengths it makes plain random batches.
+            lengths if self.data_args.group_by_length else [0] * len(lengths),
             args.per_device_train_batch_size,
             args.seed,
             args.dataset_world_size,
@@ -276,13 +321,54 @@ class ErnieTrainer(Trainer):
             args.dataloader_drop_last,
         )
 
+    def train(self, *args, **kwargs):
+        # PaddleNLP adds what an epoch leaves over to the next epoch's first step, and divides by the wrong number. So
+        # it is told of one large batch per step, which `training_step` computes in parts.
+        own = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+        self.part_size = own[0]
+        self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps = own[0] * own[1], 1
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps = own
+
+    def training_step(self, model, inputs):
+        """Adds the gradients of a batch, part by part: they and the loss are those of the whole batch at once.
+
+        All parts are padded to the same length, since padding counts in the loss of reading comprehension.
+        """
+        model.train()
+        rows = len(inputs["input_ids"])
+        parts = [
+            {name: tensor[i : i + self.part_size] for name, tensor in inputs.items()}
+            for i in range(0, rows, self.part_size)
+        ]
+        weights = [self._labels_in(part) for part in parts] if len(parts) > 1 else [1]
+        loss = 0.0
+        for number, (part, weight) in enumerate(zip(parts, weights), 1):
+            # Several processes average their gradients once, with those of the last part.
+            later = number < len(parts) and hasattr(model, "no_sync")
+            with model.no_sync() if later else contextlib.nullcontext():
+                with self.autocast_smart_context_manager():
+                    part_loss = self.compute_loss(model, self._prepare_inputs(part)) * (weight / sum(weights))
+                (self.scaler.scale(part_loss) if self.do_grad_scaling else part_loss).backward()
+            loss += part_loss.detach()
+        return loss
+
+    def _labels_in(self, part):
+        """Number of labels over which a part's loss is a mean: its inputs, or its tokens with a tag."""
+        return int((part[self.label_names[0]] != IGNORED).sum())
+
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.
-        checkpoint = rest[2]
+        self.resumed_from = checkpoint = rest[2]
         if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
             state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
             epochs = 0 if state.global_step >= max_steps else epochs
-        return super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+        result = super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
+        if args.load_best_model_at_end and self.state.best_model_checkpoint:
+            check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
+        return result
 
     def _save_checkpoint(self, model, metrics=None):
         checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
@@ -348,25 +434,69 @@ def resume_identity(data_args, training_args, model, train, dev=None, **more):
         train, dev: `Split`s; dev where it decides which checkpoint is the best.
         more: further options of a training.
     """
-    names = (
-        "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-        "weight_decay warmup_ratio warmup_steps lr_scheduler_type seed world_size"
-    )
-    options = {name: getattr(training_args, name) for name in names.split()}
-    options["lr_scheduler_type"] = str(getattr(training_args.lr_scheduler_type, "value", ""))
-    names = "dataset max_seq_length group_by_length"
-    options.update({name: getattr(data_args, name) for name in names.split()})
+    options = {"world_size": training_args.world_size}
+    for arguments, cls in ((data_args, type(data_args)), (training_args, TrainingArguments)):
+        options.update({f.name: plain(getattr(arguments, f.name)) for f in dataclasses.fields(cls)})
+    without_effect = {*NO_EFFECT, *(() if dev else CHOOSING), *(OF_READING - train.processor.params.keys())}
     hashes = train.hashes()
     return {
-        **options,
+        **{name: value for name, value in options.items() if name not in without_effect},
         **more,
         "version": VERSION,
         "training_data": hashes["texts"],
         "labels": hashes["labels"],
-        "weights": weights_hash(model),
+        # Not those of a new head, which the seed decides: another device draws others.
+        "weights": weights_hash(model, without=getattr(model, "new_weights", ())),
         "dev_data": content_hash(dev.hashes()) if dev else None,
-        "metric_for_best_model": training_args.metric_for_best_model if dev else None,
     }
+
+
+# Arguments that change neither the weights nor which checkpoint is the best. All others identify a training.
+NO_EFFECT = frozenset(
+    (
+        # what else is done, where files are, and how they are written and read
+        *("do_train", "do_eval", "do_predict", "do_export", "data_dir", "output_dir", "overwrite_output_dir"),
+        *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
+        *("unified_checkpoint", "unified_checkpoint_config"),
+        # what is said
+        *("log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "run_name"),
+        *("disable_tqdm", "report_to", "wandb_api_key", "skip_memory_metrics", "skip_profile_timer"),
+        # how the same is computed
+        *("device", "no_cuda", "local_rank", "per_device_eval_batch_size", "eval_accumulation_steps"),
+        *("dataloader_num_workers", "use_fast_tokenizer", "remove_unused_columns", "label_names"),
+        "lazy_data_processing",
+    )
+)
+# These decide only which checkpoint is the best; they count where the dev split does.
+CHOOSING = frozenset(
+    (
+        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    )
+)
+# How long texts are cut and answers are chosen: of the tasks that do so. The training data's hash has what they make of
+# the texts; answers are chosen when the dev split is scored.
+OF_READING = frozenset(name for task in PROCESSORS.values() for name in task.defaults)
+
+
+def since_resumed(metrics, trained, steps):
+    """PaddleNLP's metrics of a training, for the steps since it was resumed: it divides their loss and time by all."""
+    share = trained / steps
+    shares = {"train_loss": 1 / share, "train_samples_per_second": share, "train_steps_per_second": share}
+    return {**metrics, **{name: metrics[name] * factor for name, factor in shares.items() if name in metrics}}
+
+
+def _warn_of_older_models(model_args, data_args, args):
+    """After a training, what was exported and compressed before is still of the weights before."""
+    export = os.path.normpath(os.path.join(model_args.export_model_dir, data_args.dataset, "export"))
+    folders = {os.path.join(args.output_dir, name) for name in os.listdir(args.output_dir)} | {export}
+    folders -= {export} if args.do_export else set()  # which this command makes again
+    found = [folder for folder in sorted(folders) if os.path.exists(os.path.join(folder, "model.onnx"))]
+    if found:
+        logger.warning(
+            f"made of the model before this training: {', '.join(found)}; make them again (--do_export, "
+            "compress_*.py), or remove them"
+        )
 
 
 # How a message names what is identified by a hash.
@@ -410,9 +540,13 @@ def find_checkpoint(training_args, identity):
         with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
             before = json.load(f)
         changed = [key for key in identity if before.get(key) != identity[key]]
-        if before.get("dev_data") is None or identity["dev_data"] is None:
-            # They decided nothing there, or decide nothing now.
-            changed = [key for key in changed if key not in ("dev_data", "metric_for_best_model")]
+        if "version" in changed:
+            changed = ["version"]  # the other arguments of an older project may have had other names
+        elif None in (before["dev_data"], identity["dev_data"]):
+            # The dev split decided nothing there, or decides nothing now.
+            changed = [key for key in changed if key not in ("dev_data", *CHOOSING)]
+            if not changed:
+                _warn_of_the_choice(checkpoint, before, identity)
         if changed and not before["finished"]:
             options = [f"{key} {before.get(key)} (now {identity[key]})" for key in changed if key not in CONTENTS]
             contents = [CONTENTS[key] for key in changed if key in CONTENTS]
@@ -437,6 +571,16 @@ def find_checkpoint(training_args, identity):
     if checkpoint:
         console.row("resuming", f"from {checkpoint}; --overwrite_output_dir starts again")
     return checkpoint
+
+
+def _warn_of_the_choice(checkpoint, before, identity):
+    if before["dev_data"] is not None:
+        logger.warning(f"without --do_eval the last checkpoint is the result, not the best one up to {checkpoint}")
+    elif identity["dev_data"] is not None:
+        logger.warning(
+            f"the checkpoints up to {checkpoint} were saved without --do_eval, so none of them has a score and can be "
+            "the best; --overwrite_output_dir trains again and scores all"
+        )
 
 
 def _checked_checkpoint(checkpoint, identity):

@@ -19,6 +19,8 @@ import paddle
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
 
+from ernie import console  # noqa: F401  PaddleNLP's own messages: its warnings only
+
 HERE = Path(__file__).resolve().parent
 VOCAB = str(HERE / "model" / "vocab.txt")
 

@@ -1,5 +1,7 @@
 """Precedence of arguments, and what the YAML file may hold."""
 
+import json
+
 import pytest
 from conftest import ROOT
 from ernie_predictor.commandline import new_parser
@@ -7,7 +9,7 @@ from paddlenlp.trainer import TrainingArguments
 
 from ernie.arguments import CompressionArguments, parse_arguments
 from ernie.errors import UsageError, UserError
-from ernie.tasks import DATA_SETS, SEQ_CLS
+from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
 
 DEFAULT = ROOT / "configs" / "default.yml"
 HEAD = SEQ_CLS.head
@@ -44,6 +46,48 @@ def test_published_hyperparameters(tmp_path, dataset):
         training.per_device_eval_batch_size,
     )
     assert training.weight_decay == 0.01
+
+
+def test_a_data_set_named_with_a_slash_is_the_same(tmp_path):
+    """As a shell completes it."""
+    _, data, training = parse(tmp_path, dataset="tnews/")
+    assert (data.dataset, training.output_dir) == ("tnews", f"{tmp_path}/tnews")
+    assert training.per_device_train_batch_size == PUBLISHED["tnews"][3]
+    (tmp_path / "own.yml").write_text(f"DefaultArgs:\n  dataset: ./tnews/\n{HEAD}:\n  tnews: {{seed: 5}}\n")
+    argv = ["--model_name_or_path", "m", "--config", f"{tmp_path}/own.yml", "--output_dir", str(tmp_path), "--do_eval"]
+    _, data, training = parse_arguments(SEQ_CLS, argv=argv)
+    assert (data.dataset, training.seed) == ("tnews", 5)
+
+
+def test_a_fine_tuned_model_keeps_its_lengths_unless_others_are_named(tmp_path):
+    """Scored, exported or compressed, it reads texts as it was trained."""
+    model, lengths = tmp_path / "model", {"doc_stride": 32, "max_answer_length": 20}
+    model.mkdir()
+
+    def found(*more, arguments_class=TrainingArguments, model=model):
+        argv = ["--model_name_or_path", str(model), "--dataset", "cmrc2018", "--output_dir", str(tmp_path), *more]
+        data = parse_arguments(TASKS["qa"], arguments_class, argv)[1]
+        return data.max_seq_length, data.doc_stride, data.max_query_length, data.max_answer_length
+
+    def make(architecture, length=256):
+        params = {"question-answering": lengths}
+        config = {"architectures": [architecture], "task_specific_params": params, "max_position_embeddings": 512}
+        (model / "config.json").write_text(json.dumps(config))
+        (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
+
+    make("ErnieForQuestionAnswering")
+    assert found("--do_export") == found("--do_eval", "--do_predict") == (256, 32, 64, 20)
+    assert found(arguments_class=CompressionArguments) == (256, 32, 64, 20)
+    assert found("--do_export", "--max_seq_length", "128", "--doc_str", "128") == (128, 128, 64, 20)  # the defaults
+    (tmp_path / "own.yml").write_text("DefaultArgs:\n  max_answer_length: 50\n  max_seq_length: 128\n")
+    assert found("--do_export", "--config", f"{tmp_path}/own.yml") == (128, 32, 64, 50)
+    # Training, and where the folder is none of a fine-tuned model or says what can't be.
+    assert found("--do_train", "--do_export") == (128, 128, 64, 50)
+    assert found("--do_export", model=tmp_path / "none") == (128, 128, 64, 50)
+    make("ErnieModel")
+    assert found("--do_export") == (128, 128, 64, 50)
+    make("ErnieForQuestionAnswering", length=10**30)
+    assert found("--do_export") == (512, 32, 64, 20)
 
 
 def test_command_line_over_yaml_over_defaults(tmp_path):
@@ -97,6 +141,7 @@ def test_folders_and_evaluation(tmp_path):
         (["--device", "abacus"], "--device abacus"),
         (["--learning_rate", "inf"], "--learning_rate inf: must be 0 or more, and finite"),
         (["--eval_steps", "0"], "--eval_steps 0: must be 1 or more"),
+        (["--save_total_limit", "0"], "--save_total_limit 0: must be 1 or more"),
         (["--dataloader_num_workers", "-1"], "--dataloader_num_workers -1: must be 0 or more"),
         (["--seed", "4294967296"], "--seed 4294967296"),
         (["--fp16", "--device", "cpu"], "--fp16 needs a GPU"),
@@ -143,6 +188,8 @@ def test_wrong_arguments(tmp_path, more, says):
         ("SequenceClasification: {}\n", "unknown block 'SequenceClasification'; did you mean SequenceClassification?"),
         ("DefaultArgs:\n  learning_rate: fast\n", "DefaultArgs: learning_rate: 'fast' does not fit"),
         ("DefaultArgs: [1\n", "is not YAML"),
+        (f"{HEAD}:\n  afqmc: {{}}\n\n{HEAD}:\n  mood: {{}}\n", f"`{HEAD}` stands twice, in lines 1 and 4"),
+        (f"{HEAD}:\n  mood:\n    seed: 1\n    'seed': 2\n", "`seed` stands twice, in lines 3 and 4"),
         ("- 1\n", "expected the blocks"),
         ("DefaultArgs: 3\n", "expected `argument: value` lines"),
         (f"{HEAD}: [afqmc]\n", f"{HEAD}: expected a block for each data set, got ['afqmc']"),

@@ -223,8 +223,37 @@ def test_the_exported_folder_is_no_model_to_train(tmp_path, exported, capsys):
 
 
 def test_a_model_that_was_not_fine_tuned(tmp_path, tiny_model, capsys):
-    arguments = arguments_for("tnews", tiny_model, tmp_path, "--do_predict")
-    expect(capsys, 1, ["was not fine-tuned for tnews", "Fine-tune it first"], "run_seq_cls", *arguments)
+    says = ["was not fine-tuned for tnews: it is a ErnieModel", "Fine-tune it first"]
+    for step in ("--do_predict", "--do_eval", "--do_export"):
+        expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", tiny_model, tmp_path, step))
+    says = ["--model_name_or_path best: there is no such folder", "was not fine-tuned for tnews"]
+    expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", "best", tmp_path, "--do_predict"))
+    # One's own data set, whose labels the model would have.
+    own = data_dir(tmp_path, "tnews")
+    (own / "tnews").rename(own / "mood")
+    arguments = arguments_for("mood", tiny_model, tmp_path, "--do_eval", data_dir=own)
+    expect(capsys, 1, ["was not fine-tuned for mood"], "run_seq_cls", *arguments)
+    expect(capsys, 1, ["was not fine-tuned for mood"], "compress_seq_cls", *arguments[:-1], "--strategy", "ptq")
+
+
+def test_a_home_that_can_not_be_written(tmp_path):
+    for environment in ({"HOME": "/proc/nowhere"}, {"PPNLP_HOME": __file__}):
+        environment = {key: value for key, value in os.environ.items() if key != "PPNLP_HOME"} | environment
+        command = [sys.executable, "run_seq_cls.py", "--help"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("run_seq_cls.py: error: ") and "set PPNLP_HOME=DIR" in done.stderr
+    # With that, all that Paddle and others write to the home goes there, too.
+    environment = {**os.environ, "HOME": "/proc/nowhere", "PPNLP_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "import workarounds, os; print(os.path.expanduser('~'))"]
+    assert subprocess.check_output(command, cwd=ROOT, env=environment, text=True).strip() == str(tmp_path)
+
+
+def test_a_data_sets_name_is_no_path(tmp_path, tiny_model, capsys):
+    """It becomes part of files' names, and finds the data set's block, labels and leaderboard."""
+    for name in ("sub/tnews", "../tnews", ".", "", "/"):
+        arguments = arguments_for(name, tiny_model, tmp_path, "--do_train", "--do_predict")
+        expect(capsys, 2, [f"--dataset {name}: expected the name of one folder"], "run_seq_cls", *arguments)
 
 
 def test_no_network_for_a_hub_name(tmp_path, monkeypatch, tiny_model, capsys):

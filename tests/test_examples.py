@@ -41,3 +41,10 @@ def test_no_text_stands_in_two_splits():
         suffix = "tsv" if dataset == "msra_ner" else "json"
         splits = [set((SAMPLE_DATA / dataset / f"{s}.{suffix}").open(encoding="utf-8")) for s in ("train", "test")]
         assert not splits[0] & splits[1]
+
+
+def test_the_model_is_made_with_one_line(tmp_path):
+    """Without PaddleNLP's messages of each file, which begin the quickstart otherwise."""
+    command = [sys.executable, "examples/make_model.py", "--output_dir", str(tmp_path / "model")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path}/model: sample, 0.7 million weights, at random\n" and not done.stderr

@@ -1,6 +1,7 @@
 """The whole way on sample data: every scenario learns, evaluates, predicts, exports, and answers alike by
 every route."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,10 +18,14 @@ import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA, SCRIPT_OF, answer_of, arguments_for, assert_same, call, read, start
 from paddlenlp.transformers import AutoModel
 
+from ernie.arguments import parse_arguments
 from ernie.errors import UserError
+from ernie.features import seq_cls_features, token_cls_features
 from ernie.files import write_json
-from ernie.tasks import DATA_SETS
-from ernie.training import ErnieTrainer
+from ernie.models import load_model, load_processor
+from ernie.processes import alone_in
+from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
+from ernie.training import ErnieTrainer, resume_identity, since_resumed
 
 # Dev scores that show that the sample model learnt, and how far a trivial answer gets.
 LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
@@ -455,6 +460,274 @@ def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, 
         assert stopped.value.code == 1
         assert "can't be written: No space left on device" in message and len(message.splitlines()) == 1
         assert not list(disk.rglob("*.part")) and not (disk / "afqmc/export").exists()
+
+
+# ------------------------------------------------------------------------- what makes a training another one
+
+# Some of each kind; arguments of PaddleNLP that nobody thought of count, too.
+COUNTS = (
+    *("--adam_beta1=0.5", "--adam_epsilon=1e-3", "--max_grad_norm=0.01", "--weight_decay=0.3", "--seed=7"),
+    *("--lr_scheduler_type=cosine", "--num_cycles=2", "--lr_end=1e-6", "--power=2", "--warmup_steps=3"),
+    *("--per_device_train_batch_size=3", "--gradient_accumulation_steps=2", "--dataloader_drop_last"),
+    *("--fp16_opt_level=O2", "--recompute", "--max_steps=3", "--max_seq_length=64", "--no_group_by_length"),
+    *("--dynamic_max_length=128", "--doc_stride=64", "--save_steps=7", "--save_strategy=epoch", "--eval_steps=1"),
+    "--metric_for_best_model=precision",
+)
+CHOOSE = ("--save_steps=7", "--save_strategy=epoch", "--eval_steps=1", "--metric_for_best_model=precision")
+COUNTS_NOT = (
+    *("--do_predict", "--do_export", "--logging_steps=3", "--save_total_limit=2", "--dataloader_num_workers=1"),
+    *("--per_device_eval_batch_size=3", "--no_use_fast_tokenizer", "--device=cpu", "--verbose", "--report_to=none"),
+    *("--output_dir=elsewhere", "--data_dir=elsewhere", "--n_best_size=3", "--max_answer_length=9", "--run_name=x"),
+)
+
+
+def test_every_argument_counts_but_those_that_change_nothing(tiny_model):
+    task, labels = TASKS["token_cls"], ["B-PER", "I-PER", "O"]
+
+    def parsed(*more):
+        argv = map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))
+        return parse_arguments(task, argv=[*argv, *more])
+
+    model_args, data_args, _ = parsed()
+    _, processor = load_processor(task, model_args, data_args, labels)
+    split = token_cls_features(processor, [{"tokens": ["好"], "tags": ["O"], "id": 0, "where": "here"}], labels)
+    models = []
+    for seed in (1, 2):
+        paddle.seed(seed)  # of the new head, which another device would draw otherwise, too
+        models.append(load_model(task, model_args, data_args, processor, labels, fine_tuned=False))
+
+    def identity(*more, dev=split, model=models[0]):
+        _, data_args, args = parsed(*more)
+        return json.loads(json.dumps(resume_identity(data_args, args, model, split, dev)))
+
+    same, unscored = identity(), identity(dev=None)
+    assert identity(model=models[1]) == same
+    for argument in COUNTS:
+        assert identity(argument) != same, argument
+    for argument in COUNTS_NOT:
+        assert identity(argument) == same, argument
+    for argument in CHOOSE:
+        assert identity(argument, dev=None) == unscored, argument
+
+
+def test_a_head_that_was_fine_tuned_counts(tmp_path, tiny_fine_tuned):
+    def identity(folder):
+        model_args, data_args, args = parse_arguments(
+            SEQ_CLS, argv=[*map(str, arguments_for("afqmc", folder, "out", "--do_train"))]
+        )
+        _, processor = load_processor(SEQ_CLS, model_args, data_args, ["0", "1"])
+        split = seq_cls_features(processor, [{"text": "好", "text_pair": None, "label": "1", "where": ""}], ["0", "1"])
+        model = load_model(SEQ_CLS, model_args, data_args, processor, ["0", "1"], fine_tuned=False)
+        return resume_identity(data_args, args, model, split)
+
+    folder = tiny_fine_tuned("afqmc")
+    shutil.copytree(folder, tmp_path / "other")
+    weights = paddle.load(str(folder / "model_state.pdparams"))
+    weights["classifier.bias"] = weights["classifier.bias"] + 1
+    paddle.save(weights, str(tmp_path / "other/model_state.pdparams"))
+    assert identity(folder) == identity(folder) != identity(tmp_path / "other")
+
+
+def test_a_checkpoint_of_an_older_project(tmp_path, tiny_model, caplog, capsys, own_data):
+    """It knew fewer arguments."""
+    arguments = arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 2, data_dir=own_data)
+    call("run_seq_cls", *arguments)
+    complete = tmp_path / "afqmc/checkpoint-2/complete.json"
+    old = {"version": 2, "learning_rate": 0.001, "finished": False}
+    complete.write_text(json.dumps(old))
+    with pytest.raises(SystemExit):
+        call("run_seq_cls", *arguments)
+    message = capsys.readouterr().err
+    assert "unfinished training; since then the project's training code changed. Undo" in message
+    complete.write_text(json.dumps({**old, "finished": True}))
+    call("run_seq_cls", *arguments)
+    assert "changed     the project's training code, since" in caplog.text
+
+
+# ---------------------------------------------------------------------------- a training's own files
+
+
+def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog, capsys, own_data):
+    """Unfinished and finished; trainer_state.json has the best one's path of before."""
+
+    def run(folder, limit):
+        more = ["--do_train", "--do_eval", "--save_steps", 2, "--max_steps", 8, "--save_total_limit", limit]
+        call("run_seq_cls", *arguments_for("afqmc", tiny_model, folder, *more, data_dir=own_data))
+
+    run(tmp_path / "first", 9)
+    model = tmp_path / "first/afqmc"
+    for step in (6, 8):
+        shutil.rmtree(model / f"checkpoint-{step}")
+    state = read(model / "checkpoint-4/trainer_state.json")
+    assert str(tmp_path / "first") in state["best_model_checkpoint"]
+    # No later step gets such a score.
+    state |= {"best_metric": 2.0, "best_model_checkpoint": str(model / "checkpoint-2")}
+    (model / "checkpoint-4/trainer_state.json").write_text(json.dumps(state))
+    (tmp_path / "first").rename(tmp_path / "moved")
+    model = tmp_path / "moved/afqmc"
+    best = (model / "checkpoint-2/model_state.pdparams").read_bytes()
+    caplog.clear()
+    run(tmp_path / "moved", 1)
+    assert "epochs, from step 4;" in caplog.text and "best        step 2, " in caplog.text
+    assert checkpoints(tmp_path / "moved") == {"checkpoint-2", "checkpoint-8"}
+    assert (model / "model_state.pdparams").read_bytes() == best
+    # Spelled otherwise, and finished.
+    (tmp_path / "link").symlink_to("moved")
+    run(tmp_path / "link", 1)
+    assert (model / "model_state.pdparams").read_bytes() == best
+    # The last weights are never saved as the best.
+    shutil.rmtree(model / "checkpoint-2")
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "moved", 1)
+    message = capsys.readouterr().err.rpartition("error: ")[2]
+    assert stopped.value.code == 1 and "checkpoint-2, the best checkpoint of this training, is missing" in message
+    assert (model / "model_state.pdparams").read_bytes() == best
+
+
+def test_records_are_of_the_model_in_the_folder(tmp_path, tiny_model, tiny_fine_tuned, caplog, capsys, own_data):
+    def run(model, *more):
+        call("run_seq_cls", *arguments_for("afqmc", model, tmp_path, *more, data_dir=own_data))
+
+    train = ("--do_train", "--do_eval", "--do_export", "--max_steps", 2)
+    names = ("settings.json", "train_results.json", "all_results.json", "metrics.json", "export/metrics.json")
+    run(tiny_model, *train)
+
+    def records():
+        return [(tmp_path / "afqmc" / name).read_bytes() for name in names]
+
+    before = records()
+    with pytest.raises(SystemExit):  # refused
+        run(tiny_model, *train, "--max_seq_length", 4096, "--learning_rate", 0.5)
+    assert records() == before
+    run(tiny_model, *train, "--logging_steps", 1)  # nothing is trained
+    assert records() == before
+    # Another model is scored; its scores go elsewhere.
+    run(tiny_fine_tuned("afqmc"), "--do_eval")
+    assert records() == before
+    assert read(tmp_path / "afqmc/eval_results.json")["num_examples"] == json.loads(before[3])["num_examples"]
+    # Scored where it is, its own metrics.json is written; what was exported stays as it is, and is named once.
+    (tmp_path / "afqmc/metrics.json").unlink()
+    run(tmp_path / "afqmc", "--do_eval")
+    assert records() == before and "made of the model before" not in caplog.text
+    run(tiny_model, "--do_train", "--max_steps", 3)
+    assert caplog.text.count(f"made of the model before this training: {tmp_path}/afqmc/export; make them again") == 1
+    # PaddleNLP divides the loss of the last 5 steps by all 20.
+    resumed = since_resumed({"train_loss": 0.2, "train_steps_per_second": 8, "train_runtime": 2.5}, 5, 20)
+    assert resumed == {"train_loss": 0.8, "train_steps_per_second": 2, "train_runtime": 2.5}
+
+
+def test_scores_that_come_too_late_for_a_choice(tmp_path, tiny_model, caplog, own_data):
+    """Finished without --do_eval: no checkpoint has a score, and with it the best is chosen no more."""
+
+    def run(*more):
+        caplog.clear()
+        more = ["--do_train", "--max_steps", 2, *more]
+        call("run_seq_cls", *arguments_for("afqmc", tiny_model, tmp_path, *more, data_dir=own_data))
+
+    run()
+    run("--do_eval")
+    assert "checkpoint-2 were saved without --do_eval" in caplog.text and "epochs, from step 2;" in caplog.text
+    run("--do_eval", "--overwrite_output_dir")
+    assert "without --do_eval" not in caplog.text
+    run()
+    assert "without --do_eval the last checkpoint is the result, not the best" in caplog.text
+
+
+def test_one_command_at_a_time_in_a_folder(tmp_path):
+    """A second one is refused, with the first one's process; a killed one is in nobody's way."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException), alone_in(str(tmp_path)):
+            os.write(writing, b"!")
+            time.sleep(600)
+        os._exit(0)
+    os.close(writing)  # or a child that fails would be waited for
+    try:
+        assert os.read(reading, 1)
+        says = rf"another process \(pid {pid}\) trains or compresses in {tmp_path}"
+        with pytest.raises(UserError, match=says), alone_in(str(tmp_path)):
+            raise AssertionError
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    (mark,) = tmp_path.iterdir()
+    # Its number may have been given to another process since: this one.
+    mark.write_text(json.dumps({**read(mark), "pid": os.getppid()}))
+    with alone_in(str(tmp_path)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_trainers_work_alone(tmp_path, tiny_model, capsys, tiny_fine_tuned):
+    with alone_in(str(tmp_path / "afqmc")):
+        (mark,) = (tmp_path / "afqmc").iterdir()
+        other = mark.with_name(".in_use.other.1")
+        shutil.copy(mark, other)
+        commands = {
+            "run_seq_cls": arguments_for("afqmc", tiny_model, tmp_path, "--do_train", "--max_steps", 1),
+            "compress_seq_cls": arguments_for("afqmc", tiny_fine_tuned("afqmc"), tmp_path / "afqmc"),
+        }
+        for script, arguments in commands.items():
+            with pytest.raises(SystemExit) as stopped:
+                call(script, *arguments)
+            assert stopped.value.code == 1 and f"another process (pid {os.getpid()})" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------- accumulation
+
+
+@pytest.fixture
+def without_dropout(tmp_path, tiny_model):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    config = read(tmp_path / "model/config.json")
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+def test_a_quarter_of_the_batch_and_four_times_the_accumulation_is_the_same(dataset, tmp_path, without_dropout, caplog):
+    """Step by step, also the last of an epoch, for which too few texts are left, and whatever the loss is a mean of."""
+    shutil.copytree(SAMPLE_DATA / dataset, tmp_path / "data" / dataset)
+    if dataset == "cmrc2018":
+        path, articles = tmp_path / "data/cmrc2018/train.json", read(SAMPLE_DATA / "cmrc2018/train.json")["data"]
+        path.write_text(json.dumps({"data": articles[: len(articles) // 20]}))
+    else:
+        (path,) = (tmp_path / "data" / dataset).glob("train.*")
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:95]), encoding="utf-8")
+    found = []
+    for size, accumulated in ((40, 1), (10, 4)):
+        more = ["--do_train", "--per_device_train_batch_size", size, "--gradient_accumulation_steps", accumulated]
+        more += ["--num_train_epochs", 2, "--max_seq_length", 64, "--logging_steps", 1, "--save_strategy", "no"]
+        more += ["--adam_epsilon", 1e-3]  # or the noise of gradients that are 0 would become whole steps
+        caplog.clear()
+        output = tmp_path / str(size)
+        call(SCRIPT_OF[dataset], *arguments_for(dataset, without_dropout, output, *more, data_dir=tmp_path / "data"))
+        weights = paddle.load(str(output / dataset / "model_state.pdparams"))
+        found.append((re.findall(r"loss (\S+)", caplog.text), weights))
+    (losses, weights), (other_losses, other_weights) = found
+    assert "steps of 40 inputs, 2 epochs" in caplog.text and len(losses) >= 6
+    assert other_losses == losses
+    for name, weight in weights.items():
+        np.testing.assert_allclose(other_weights[name].numpy(), weight.numpy(), atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("group", ["--group_by_length", "--no_group_by_length"])
+def test_a_resumed_training_is_the_same_to_the_last_bit(group, tmp_path, without_dropout, own_data):
+    """Without dropout, from within an epoch, and with accumulated batches."""
+    more = ["--do_train", "--save_steps", 2, "--num_train_epochs", 3, group]
+    more += ["--per_device_train_batch_size", 5, "--gradient_accumulation_steps", 3]
+    arguments = arguments_for("afqmc", without_dropout, tmp_path, *more, data_dir=own_data)
+    arguments += ["--save_total_limit", 99]
+    call("run_seq_cls", *arguments)
+    whole = (tmp_path / "afqmc/model_state.pdparams").read_bytes()
+    steps = sorted(int(name.rpartition("-")[2]) for name in checkpoints(tmp_path))
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 15]  # 64 texts are 4 steps of 15, and one of 4
+    for step in steps[3:]:
+        shutil.rmtree(tmp_path / f"afqmc/checkpoint-{step}")
+    call("run_seq_cls", *arguments)
+    assert (tmp_path / "afqmc/model_state.pdparams").read_bytes() == whole
 
 
 # ------------------------------------------------------------------------------------------ two processes
