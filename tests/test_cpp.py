@@ -255,7 +255,13 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     made = written()
     assert answers()[0] == expected and written() == made, "it was not opened from the file"
     content = file.read_bytes()
-    for damaged in (content[:-100], b"", bytes(len(content) - 256) + content[-256:]):
+    middle = len(content) // 2
+    for damaged in (
+        content[:-100],
+        b"",
+        bytes(len(content) - 256) + content[-256:],
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+    ):
         file.write_bytes(damaged)
         assert answers()[0] == expected and file.read_bytes() != damaged
     # Another model in the same place, of the same size.
