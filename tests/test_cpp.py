@@ -50,6 +50,7 @@ HOSTILE = [
     b'{"text": "\\ude00\\ud83d"}',
     b'{"text": "first", "text": "last"}',
     b'{"text": "a\\u0000b\\n\\t\\"\\\\"}',
+    b'{"x": 1, "\\ud800 \\udfff": 2}',
     b'{"text": ["a", {"b": "it\'s"}, 1, 1.50, -0, 1e22, null, false]}',
     b'{"text": 5}',
     b'{"text": ""}',
@@ -355,3 +356,49 @@ def test_fuzz(programs, model_of, dataset):
 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "500 lines" in done.stdout
+MISUSE = """
+import ctypes, sys
+
+library = ctypes.CDLL(sys.argv[1])
+library.ernie_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+library.ernie_predict.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+library.ernie_truncated.argtypes = library.ernie_free.argtypes = library.ernie_close.argtypes = [ctypes.c_void_p]
+library.ernie_open.restype = library.ernie_predict.restype = ctypes.c_void_p
+library.ernie_last_error.restype = ctypes.c_char_p
+
+def check(result, message):
+    error = library.ernie_last_error().decode()  # which must be UTF-8
+    assert result is None and message in error, (result, error)
+
+model = sys.argv[2].encode()
+check(library.ernie_open(None, 0, 0, 0), "model_path is NULL")
+check(library.ernie_open(model, 0, -1, 0), "batch_size is -1, expected 0 or more")
+check(library.ernie_open(b"\\xff", 0, 0, 0), "--model_path \\\\udcff: no such folder")
+check(library.ernie_predict(None, b"a"), "predictor is NULL")
+assert library.ernie_truncated(None) == 0
+library.ernie_free(None)
+library.ernie_close(None)
+predictor = library.ernie_open(model, 1, 0, 0)
+check(library.ernie_predict(predictor, None), "lines is NULL")
+check(library.ernie_predict(predictor, b'{"\\\\ud800": 1}'), "got the fields \\\\ud800")
+check(library.ernie_predict(predictor, b'{"text": "a", "id": ' + b"1" * 4301 + b"}"), "4301 digits")
+deep = [b'{"text": "a", "id": ' + b"[" * number + b"]" * number + b"}" for number in (99, 100)]
+assert library.ernie_predict(predictor, deep[0])
+check(library.ernie_predict(predictor, deep[1]), "more than 100 levels of brackets")
+"""
+
+
+def test_c_api_misused(programs, model_of):
+    # In a program that was built without them, the sanitizers must be loaded first, with the library that they watch.
+    libraries = [
+        subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TBB_ENABLE_SANITIZERS": "1",
+                   "LD_PRELOAD": " ".join(libraries)}  # fmt: skip
+    command = [sys.executable, "-c", MISUSE, programs / "libernie.so", model_of("tnews")[0]]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
