@@ -208,6 +208,10 @@ def test_single_texts_or_pairs(programs, model_of, infer_cpu, tmp_path, text_pai
     assert ("there is no text_pair" in errors) == text_pair != ("got two texts" in errors)
     number = lines.index(b"a\tb\tc") + 1
     assert (f"line {number} is left out" in errors) == text_pair
+    # The built-in examples are of the model's kind.
+    examples = run(programs, "ernie_infer", "--model_path", model).stdout.decode(), infer_cpu("--model_path", model)[0]
+    assert len({tuple(line.partition(" -> ")[0] for line in text.splitlines()) for text in examples}) == 1
+    assert (" | " in examples[0]) == text_pair
 
 
 def test_confidence_does_not_depend_on_the_number_of_answers(programs, model_of, tmp_path):
@@ -310,6 +314,12 @@ def test_output_file_and_batches_of_one(programs, model_of, tmp_path):
         process.stdin.close()
     assert process.returncode == 0 and len(output.read_text().splitlines()) == 2
     assert os.listdir(tmp_path) == [output.name]
+
+
+def test_tables_are_not_lines(programs, model_of, tmp_path):
+    (tmp_path / "a.CSV").write_text("text,label\na,b\n")
+    done = run(programs, "ernie_infer", "--model_path", model_of("tnews")[0], "--input", tmp_path / "a.CSV")
+    assert done.returncode == 1 and not done.stdout and b"a.CSV: tables are not read here" in done.stderr
 
 
 @pytest.mark.parametrize(("stream", "message"), [("<", "standard input is closed"), (">", "standard output is closed")])
