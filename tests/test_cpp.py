@@ -251,6 +251,8 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         f.write("".join(f"more{number}\n" for number in range(2000)))
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "text.txt").write_text("text\n\n")
+    for encoding, text in (("gbk", "今天"), ("utf-16", "今天"), ("latin-1", "café")):
+        (tmp_path / encoding).write_bytes(f"text\n{text}\n".encode(encoding))
     for flags in (
         [],
         ["--model_path"],
@@ -266,7 +268,7 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         ["--model_path", model, "--input", tmp_path],
         ["--model_path", model, "--input", tmp_path / "text.txt", "--output", tmp_path / "none" / "answers"],
         ["--model_path", model, "--input", tmp_path / "text.txt", "--output", tmp_path / "text.txt"],
-        ["--model_path", model, "--input", tmp_path / "text.txt"],
+        *(["--model_path", model, "--input", tmp_path / name] for name in ("text.txt", "gbk", "utf-16", "latin-1")),
         ["--model_path", tmp_path / "none"],
         ["--model_path", tmp_path],
         ["--model_path", tmp_path / "run"],

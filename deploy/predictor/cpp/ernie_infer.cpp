@@ -15,6 +15,8 @@
 #include <fstream>
 #include <iostream>
 #include <new>
+#include <string_view>
+#include <utility>
 
 #include "lines.h"
 #include "predictor.h"
@@ -260,6 +262,20 @@ void show_examples(const ernie::Predictor& predictor, Sink& sink) {
   }
 }
 
+// What a file is instead of UTF-8, by its first bytes, and what to do; nothing where they do not tell.
+std::string file_kind(std::string_view first_line) {
+  constexpr std::pair<std::string_view, const char*> kStarts[] = {
+      {"\xFF\xFE", "it is UTF-16; save it as UTF-8"},
+      {"\xFE\xFF", "it is UTF-16; save it as UTF-8"},
+      {"\x1F\x8B", "it is compressed with gzip; decompress it"},
+      {"PK\x03\x04", "it is a zip archive; extract it"},
+  };
+  for (const auto& [start, kind] : kStarts) {
+    if (first_line.substr(0, start.size()) == start) return kind;
+  }
+  return "";
+}
+
 void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std::istream& lines, Sink& sink) {
   const std::string name = args.input == "-" ? "standard input" : args.input;
   size_t number = 0;
@@ -268,12 +284,19 @@ void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std:
   const auto next = [&](Pair& pair) {
     while (std::getline(lines, line)) {
       if (!lines.eof()) line += '\n';
+      if (const auto kind = ++number == 1 ? file_kind(line) : ""; !kind.empty()) {
+        throw Error(name + " is not UTF-8: " + kind);
+      }
       try {
-        pair = ernie::parse_line(line, predictor.task(), ++number == 1);
+        pair = ernie::parse_line(line, predictor.task(), number == 1);
         return true;
       } catch (const Error& e) {
         const auto where = name + " line " + std::to_string(number);
-        if (!args.skips_errors) throw Error(where + ": " + e.what() + " (--on_error skip skips such lines)");
+        if (!args.skips_errors) {
+          const bool is_gbk = ernie::valid_utf8(line) != line && ernie::is_gb18030(line);
+          const auto hint = is_gbk ? "; if it is GBK or GB18030, save it as UTF-8" : "";
+          throw Error(where + ": " + e.what() + hint + " (--on_error skip skips such lines)");
+        }
         report(where + " is left out: " + e.what());
       }
     }

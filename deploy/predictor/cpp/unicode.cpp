@@ -1,6 +1,7 @@
 #include "unicode.h"
 
 #include <unicode/uchar.h>
+#include <unicode/ucnv.h>
 #include <unicode/unorm2.h>
 #include <unicode/ustring.h>
 #include <unicode/utf16.h>
@@ -168,6 +169,17 @@ std::string valid_utf8(std::string_view text) {
     for (size_t i = begin; i < position; ++i) append_escaped(result, 0xDC00 + static_cast<unsigned char>(text[i]));
   }
   return result;
+}
+
+bool is_gb18030(std::string_view text) {
+  UErrorCode status = U_ZERO_ERROR;
+  UConverter* converter = ucnv_open("gb18030", &status);
+  ucnv_setToUCallBack(converter, UCNV_TO_U_CALLBACK_STOP, nullptr, nullptr, nullptr, &status);
+  std::u16string decoded(2 * text.size() + 1, u' ');
+  ucnv_toUChars(converter, decoded.data(), static_cast<int32_t>(decoded.size()), text.data(),
+                static_cast<int32_t>(text.size()), &status);
+  ucnv_close(converter);
+  return U_SUCCESS(status);
 }
 
 std::u32string plain(char32_t character, bool in_lower_case) {
