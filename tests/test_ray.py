@@ -1,11 +1,13 @@
 """infer_ray.py on a Ray of its own, and blocks.py: the same predictions, no row lost or doubled, whatever is killed."""
 
 import contextlib
+import datetime
 import io
 import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +20,8 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
-from conftest import PREDICTOR, ROOT, assert_same
-from ernie_predictor import PredictorError, blocks, load_task
+from conftest import PREDICTOR, ROOT, assert_same, read
+from ernie_predictor import ErniePredictor, PredictorError, blocks, load_task
 
 sys.path.insert(0, str(PREDICTOR))
 import infer_ray
@@ -127,6 +129,21 @@ def call_here(arguments):
     return status, error.getvalue()
 
 
+@pytest.fixture
+def without_ray(monkeypatch):
+    """`call_here`, where one actor in this process predicts all blocks."""
+
+    def predict_blocks(args, todo, bar, *arguments):
+        actor = infer_ray.BlockPredictor(args, *arguments)
+        for block in todo:
+            result = actor({name: [value] for name, value in block._asdict().items()})
+            if fault := result["fault"][0]:
+                raise PredictorError(fault)
+
+    monkeypatch.setattr(infer_ray, "predict_blocks", predict_blocks)
+    return call_here
+
+
 @pytest.mark.parametrize("dataset", ["msra_ner", "cmrc2018"])
 def test_parquet_from_json_lines(dataset, ray, exported, tmp_path):
     model, items, answers = exported(dataset)
@@ -229,6 +246,105 @@ def test_what_is_wrong_is_said_before_ray_starts(exported, tmp_path):
     check(1, "a.jsonl has changed or is gone", texts, "--answer_prefix", "new_")
 
 
+def test_an_actor_refuses_another_model(exported, tmp_path, monkeypatch):
+    """A deployment while the job runs, or a node with an older copy."""
+    model = shutil.copytree(exported("tnews")[0], tmp_path / "model")
+    monkeypatch.setattr(sys, "argv", ["infer_ray.py", "--model_path", str(model), "--input", "a", "--output", "b"])
+    args, hashes = infer_ray.parse_args(), infer_ray.hash_model(model)
+    assert infer_ray.BlockPredictor(args, hashes, *[None] * 5).fault is None
+    tokenizer = read(model / "tokenizer_config.json")
+    config = read(model / "config.json")
+    labels = {number: f"new {label}" for number, label in config["id2label"].items()}
+    for name, content in (
+        ("tokenizer_config.json", json.dumps({**tokenizer, "do_lower_case": False})),
+        ("config.json", json.dumps({**config, "id2label": labels, "label2id": None})),
+        ("vocab.txt", (model / "vocab.txt").read_text(encoding="utf-8").replace("的\n", "之\n")),
+        ("model.pdmodel", "another"),
+    ):
+        before = (model / name).read_bytes()
+        (model / name).write_text(content, encoding="utf-8")
+        fault = infer_ray.BlockPredictor(args, hashes, *[None] * 5).fault
+        assert f"{model / name} on " in str(fault) and "not the file that this job began with" in str(fault)
+        (model / name).write_bytes(before)
+
+
+def test_what_decides_predictions_is_the_jobs(without_ray, exported, tmp_path):
+    """Flags reach the actors, and neither they nor a file of the model may differ when a job resumes."""
+    dataset, out = "msra_ner", tmp_path / "out"
+    model, texts, _ = exported(dataset)
+    model = shutil.copytree(model, tmp_path / "model")
+    write_lines(tmp_path / "in.jsonl", [{"text": "".join(texts[:9])}])
+    flags = ["--model_path", model, "--input", tmp_path / "in.jsonl", "--output", out, "--max_seq_length", 32]
+    assert without_ray([*flags, "--doc_stride", 5])[0] == 0
+    (found,) = rows_of(out)
+    strides = [ErniePredictor(model, max_seq_length=32, doc_stride=n).predict(["".join(texts[:9])])[0] for n in (5, 15)]
+    assert_same(found["entities"], strides[0], 1e-6)
+    assert strides[0] != strides[1]
+    status, error = without_ray([*flags, "--doc_stride", 6])
+    assert status == 1 and "of another job, with doc_stride 5, not 6" in error
+    tokenizer = read(model / "tokenizer_config.json")
+    (model / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "do_lower_case": False}))
+    status, error = without_ray([*flags, "--doc_stride", 5])
+    assert status == 1 and "of another job, with tokenizer_config.json '" in error
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_input_that_changes_while_the_job_runs(ending, exported, tmp_path):
+    task, columns, path = load_task(exported("tnews")[0]), blocks.Columns(["text"], 1), tmp_path / f"in.{ending}"
+
+    def write(rows):
+        new = tmp_path / "new"
+        if ending == "jsonl":
+            write_lines(new, rows)
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), new)
+        new.replace(path)
+
+    rows = [{"text": f"书{n}"} for n in range(100)]
+    for changed in (rows[::-1], rows[:9]):
+        write(rows)
+        first, *others = blocks.split_files(LOCAL, blocks.find_files([str(path)])[1], 200, columns)
+        assert others and blocks.read_block(LOCAL, first, task, columns, ending)[1][0][0] == rows[0]
+        write(changed)
+        for block in (first, others[-1]):
+            with pytest.raises(PredictorError, match=f"{path.name} has changed or is gone since the job began"):
+                blocks.read_block(LOCAL, block, task, columns, ending)
+
+
+def test_names_that_are_passed_over_and_rows_that_do_not_fit(without_ray, exported, tmp_path):
+    """An input that is named has predictions, whatever its name; and a row that has none is named."""
+    model = exported("tnews")[0]
+
+    def infer(source, *flags):
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        status, error = without_ray(["--model_path", model, "--input", source, "--output", out, *flags])
+        return status, error, rows_of(out)
+
+    for name in ("_a.jsonl", ".a.jsonl", "__.jsonl"):
+        write_lines(tmp_path / name, [{"text": "书"}] * 3)
+        status, error, rows = infer(tmp_path / name)
+        assert status == 0 and len(rows) == 3 and all(row["label"] for row in rows), error
+    # JSON has no NaN. Python reads it, and makes infinity of 1e999.
+    bad = [{"text": "书", "n": 1, "more": {"x": [1.5]}}, {"text": "书", "n": 2, "more": {"x": [float("nan")]}}]
+    write_lines(tmp_path / "a.jsonl", bad)
+    pq.write_table(pa.Table.from_pylist(bad), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"text": 1e999}\n')
+    for source, place in (("a.jsonl", "a.jsonl line 2"), ("a.parquet", "a.parquet row 2")):
+        status, error, _ = infer(tmp_path / source, "--output_format", "jsonl")
+        assert status == 1 and f"{place}: `more` is {{'x': [nan]}}, for which JSON has no form" in error
+        status, error, rows = infer(tmp_path / source, "--output_format", "jsonl", "--on_error", "column")
+        assert status == 0 and "2 texts (1 with an error)" in error
+        assert rows[0]["label"] and rows[0]["error"] is None
+        assert rows[1]["n"] == 2 and rows[1]["more"] is rows[1]["label"] is None and "[nan]" in rows[1]["error"]
+    assert "`text` is inf" in infer(tmp_path / "b.jsonl", "--on_error", "column")[2][0]["error"]
+    # What does not fit Parquet, in the first block and in a later one.
+    write_lines(tmp_path / "c.jsonl", [{"text": "书" * 200, "n": n} for n in (1, 2, "three", 4)])
+    for size in (100, 1):
+        status, error, _ = infer(tmp_path / "c.jsonl", "--output_format", "parquet", "--block_size", size)
+        assert status == 1 and "c.jsonl line 3: the field `n` does not fit" in error
+
+
 def test_blocks_of_lines_hold_each_line_once(tmp_path):
     columns = blocks.Columns(["text", "text_pair"], 1)
     rng = random.Random(0)
@@ -258,7 +374,7 @@ def test_blocks_of_parquet_hold_each_row_once(row_group_size, tmp_path):
         assert pa.concat_tables(blocks.read_parquet(LOCAL, block) for block in parts) == table
 
 
-def test_values_that_do_not_fit_the_output(exported):
+def test_values_that_do_not_fit_the_output(exported, tmp_path):
     task, columns = load_task(exported("tnews")[0]), blocks.Columns(["text", "text_pair"], 1)
     fields = blocks.answer_fields(task, True, "")
 
@@ -278,9 +394,14 @@ def test_values_that_do_not_fit_the_output(exported):
     # In the columns of texts anything may be, where the row has an error.
     table = pq.read_table(pa.BufferReader(render("parquet", first, rows({"text": {"a": 1}}, {"text": None}, {}))))
     assert table["text"].to_pylist() == ['{"a": 1}', None, None]
-    # JSON knows no NaN and no bytes; a date is written as Parquet's readers print it.
-    for value in (float("nan"), b"x"):
-        with pytest.raises(PredictorError, match="JSON has no form"):
-            render("jsonl", first, rows(*first), pa.table({"text": ["书"], "x": [value]}))
-    when = pa.table({"text": ["书"], "x": pa.array([0], pa.timestamp("s"))})
-    assert json.loads(render("jsonl", first, rows(*first), when))["x"] == "1970-01-01 00:00:00"
+    # JSON knows no bytes; a date is written as Parquet's readers print it.
+    path = tmp_path / "a.parquet"
+    for value, expected in ((b"x", None), (datetime.datetime(1970, 1, 1), "1970-01-01 00:00:00")):
+        pq.write_table(pa.table({"text": ["书"], "x": [value]}), path)
+        (block,) = blocks.split_files(LOCAL, blocks.find_files([str(path)])[1], 100, columns)
+        if expected is None:
+            with pytest.raises(PredictorError, match="holds a value of type bytes, for which JSON has no form"):
+                blocks.read_block(LOCAL, block, task, columns, "jsonl")
+        else:
+            found = blocks.read_block(LOCAL, block, task, columns, "jsonl")[1]
+            assert json.loads(render("jsonl", first, found))["x"] == expected

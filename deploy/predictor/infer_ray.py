@@ -8,6 +8,7 @@ Input is Parquet, JSON lines or text: files, folders or patterns. Rows keep thei
 with the same command. README_ray.md describes it.
 """
 
+import inspect
 import logging
 import os
 import socket
@@ -25,14 +26,13 @@ from ernie_predictor import cpu, gpu
 from ernie_predictor.errors import one_line
 from ernie_predictor.files import file_hash
 from ernie_predictor.machine import usable_cores
-from ernie_predictor.predictor import check_exported, precision_of
+from ernie_predictor.predictor import check_exported, open_folder, precision_of
 
 COLUMNS = ("text", "text_pair", "question", "context")
-# Flags that are arguments of ErniePredictor.
-MODEL_OPTIONS = ("device", "backend", "precision_mode", "num_threads", "max_seq_length", "tokenizer", "cache_dir")
 # Flags and files that decide what the predictions are and how they are written.
 SETTINGS = ("precision_mode", "on_error", "answer_prefix", "block_size", "output_format")
-MODEL = ("config.json", "vocab.txt", "model.onnx", "model.pdiparams", "int8.pdiparams")
+MODEL = ("config.json", "vocab.txt", "tokenizer_config.json", "model.onnx", "model.pdmodel", "model.pdiparams",
+         "int8.pdmodel", "int8.pdiparams")  # fmt: skip
 
 
 def parse_args():
@@ -82,16 +82,34 @@ def text_columns(args, task):
     return blocks.Columns([given[name] or name for name in names], len(required))
 
 
-class BlockPredictor:
-    """A Ray actor. It opens the model once; each call predicts one block and writes its file."""
+def hash_model(folder):
+    """{name: the hash of its content, or None where it is not there}, of the files of MODEL."""
+    paths = [Path(folder, name) for name in MODEL]
+    return {path.name: file_hash(path) if path.is_file() else None for path in paths}
 
-    def __init__(self, args, columns, fields, schema, source, output):
+
+class BlockPredictor:
+    """A Ray actor. It opens the model once; each call predicts one block and writes its file.
+
+    Args:
+        hashes: of `hash_model`, when the job began.
+    """
+
+    def __init__(self, args, hashes, columns, fields, schema, source, output):
         self.args, self.columns, self.fields, self.schema = args, columns, fields, schema
-        self.source, self.output = source, output
-        options = {name: getattr(args, name) for name in (*MODEL_OPTIONS, "batch_size")}
+        self.source, self.output, self.fault = source, output, None
+        names = inspect.signature(open_folder).parameters
+        options = {name: getattr(args, name) for name in names if hasattr(args, name)}
         try:
-            self.predictor, self.fault = ErniePredictor(args.model_path, args.task_name, **options), None
-        except (PredictorError, ImportError) as e:  # raised here, the message would be lost in Ray's traceback
+            self.predictor = ErniePredictor(args.model_path, **options)
+            # After it was opened: what is replaced from now on is not read.
+            for name, value in hash_model(args.model_path).items():
+                if value != hashes[name]:
+                    raise PredictorError(
+                        f"{os.path.join(args.model_path, name)} on {socket.gethostname()} is not the file that this "
+                        "job began with; every node needs the same model, and another model another --output"
+                    )
+        except (PredictorError, ImportError, OSError) as e:  # raised here, it would be lost in Ray's traceback
             self.fault = e
 
     def __call__(self, batch):
@@ -109,7 +127,7 @@ class BlockPredictor:
         """Writes the predictions of a block; returns how many rows it has."""
         args, task = self.args, self.predictor.task
         truncated = task.truncated
-        table, rows = blocks.read_block(self.source, block, task, self.columns)
+        table, rows = blocks.read_block(self.source, block, task, self.columns, args.output_format)
         pairs, errors = [], []
         for index, (_, item, error) in enumerate(rows):
             try:
@@ -123,7 +141,10 @@ class BlockPredictor:
             errors.append(error)
         predicted = iter(self.predictor.predict(pairs))  # of the rows without an error, in their order
         answers = [{"error": error} if error else next(predicted) for error in errors]
-        content = blocks.render(args.output_format, table, rows, answers, self.columns, self.fields, self.schema)
+        try:
+            content = blocks.render(args.output_format, table, rows, answers, self.columns, self.fields, self.schema)
+        except blocks.RowError as e:
+            raise PredictorError(f"{blocks.place_of(self.source, block, e.index)}: {e}") from None
         self.output.write(block, content, (len(rows), len(rows) - len(pairs), task.truncated - truncated))
         return len(rows)
 
@@ -195,9 +216,12 @@ def main():
     check_exported(args.model_path)
     args.model_path = os.path.abspath(args.model_path)
     args.cache_dir = args.cache_dir and os.path.abspath(args.cache_dir)
+    hashes = hash_model(args.model_path)  # before anything of it is read
     if args.precision_mode == "auto":
         args.precision_mode = precision_of(args.model_path)
-    task = load_task(args.model_path, args.task_name, args.max_seq_length)
+    task = load_task(
+        args.model_path, args.task_name, args.max_seq_length, tokenizer=args.tokenizer, doc_stride=args.doc_stride
+    )
     columns = text_columns(args, task)
 
     # Find and split the input.
@@ -207,10 +231,13 @@ def main():
     plan = blocks.split_files(source, files, args.block_size * 2**10, columns)
     fields, schema = blocks.answer_fields(task, args.on_error == "column", args.answer_prefix), None
     if plan:
-        table, rows = blocks.read_block(source, plan[0], task, columns)
+        table, rows = blocks.read_block(source, plan[0], task, columns, args.output_format)
         blocks.check_names(table, rows, fields)
         if args.output_format == "parquet" and table is None:
-            schema = blocks.infer_schema(rows, columns)
+            try:
+                schema = blocks.infer_schema(rows, columns)
+            except blocks.RowError as e:
+                raise PredictorError(f"{blocks.place_of(source, plan[0], e.index)}: {e}") from None
 
     # Start the job, or resume it.
     output = blocks.OutputFolder(args.output, args.output_format)
@@ -219,16 +246,15 @@ def main():
         raise UsageError(f"--output {args.output} and --input overlap; name another folder")
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings |= {"columns": columns.names, "max_seq_length": task.max_seq_length, "schema": schema and str(schema)}
-    model_files = [path for path in (Path(args.model_path, name) for name in MODEL) if path.is_file()]
-    settings["model"] = {path.name: file_hash(path) for path in model_files}
-    output.start({"settings": settings, "files": {file.path: [file.size, file.mtime_ns] for file in files}})
+    settings |= {"doc_stride": task.params.get("doc_stride"), **hashes}
+    output.start({"settings": settings, "files": {file.path: blocks.state_of(file) for file in files}})
     todo, say = output.missing(plan), f"{os.path.basename(sys.argv[0])}:"
     done = len(plan) - len(todo)
     if done:
         print(f"{say} {done} of {len(plan)} blocks are done already", file=sys.stderr)
     if todo:
         with tqdm(total=len(plan), initial=done, unit=" blocks", disable=not sys.stderr.isatty()) as bar:
-            predict_blocks(args, todo, bar, columns, fields, schema, source, output)
+            predict_blocks(args, todo, bar, hashes, columns, fields, schema, source, output)
 
     # Count what all runs of this job have done.
     if lost := output.missing(plan):

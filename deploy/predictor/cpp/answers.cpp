@@ -154,6 +154,8 @@ std::string slice(std::u32string_view text, int32_t start, int32_t end) {
 
 // ------------------------------------------------------------------------------------------------ answers
 
+constexpr size_t kCandidates = 20;  // answers that a confidence is a share of, however few of them are returned
+
 // Indices of the n largest logits.
 std::vector<size_t> top(const float* logits, size_t size, size_t n) {
   std::vector<size_t> order(size);
@@ -233,25 +235,28 @@ std::vector<Span> read_answers(const std::vector<AnswerWindow>& windows, std::st
     return end >= limit ? end : dropped_until(characters, end, limit);
   };
   std::map<std::pair<int32_t, int32_t>, float> found;  // {(start, end): best score}
-  size_t longest = 0;
-  for (const auto& window : windows) {
-    longest = std::max(longest, window.size);
-    const auto ends = top(window.end_logits, window.size, n_best_size);
-    for (const size_t begin : top(window.start_logits, window.size, n_best_size)) {
-      for (const size_t end : ends) {
-        if (end < begin || end - begin >= max_answer_length) continue;
-        const float score = window.start_logits[begin] + window.end_logits[end];
-        const auto span = std::make_pair(offsets[window.first + begin].first, stop(window.first + end));
-        const auto [place, is_new] = found.emplace(span, score);
-        if (!is_new) place->second = std::max(place->second, score);
+  // Takes the pairs of each window's `number` best starts and ends.
+  const auto find = [&](size_t number) {
+    for (const auto& window : windows) {
+      const auto ends = top(window.end_logits, window.size, number);
+      for (const size_t begin : top(window.start_logits, window.size, number)) {
+        for (const size_t end : ends) {
+          if (end < begin || end - begin >= max_answer_length) continue;
+          const float score = window.start_logits[begin] + window.end_logits[end];
+          const auto span = std::make_pair(offsets[window.first + begin].first, stop(window.first + end));
+          const auto [place, is_new] = found.emplace(span, score);
+          if (!is_new) place->second = std::max(place->second, score);
+        }
       }
     }
-  }
-  if (found.empty() && n_best_size < longest) {
+  };
+  const size_t count = std::max(n_best_size, kCandidates);
+  find(count);
+  if (found.empty()) {
     // All of the best ends lie before the best starts: look at every pair.
-    auto answers = read_answers(windows, context, offsets, longest, max_answer_length);
-    answers.resize(std::min(answers.size(), n_best_size));
-    return answers;
+    size_t longest = 0;
+    for (const auto& window : windows) longest = std::max(longest, window.size);
+    find(longest);
   }
   if (found.empty()) return {Span()};
   // Equal scores: the earlier, shorter span, so that the order never depends on the windows.
@@ -268,10 +273,11 @@ std::vector<Span> read_answers(const std::vector<AnswerWindow>& windows, std::st
     answer.end = span.second;
     answers.push_back(std::move(answer));
     scores.push_back(score);
-    if (answers.size() == n_best_size) break;
+    if (answers.size() == count) break;
   }
   const auto confidences = softmax(scores.data(), scores.size());
   for (size_t i = 0; i < answers.size(); ++i) answers[i].confidence = confidences[i];
+  answers.resize(std::min(answers.size(), n_best_size));
   return answers;
 }
 

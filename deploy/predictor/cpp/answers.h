@@ -35,8 +35,9 @@ void check_tags(const std::vector<std::string>& tags);
 std::vector<Span> read_entities(const std::vector<const float*>& logits, const std::vector<std::string>& labels,
                                 std::string_view text, const Offsets& offsets);
 
-// The likeliest spans of a context, best first, no text twice; one empty span where the context has no pieces.
-// `max_answer_length` is in pieces.
+// The likeliest spans of a context, at most `n_best_size`, best first, no text twice; one empty span where the context has
+// no pieces. Confidences are shares of the best 20 spans, or of `n_best_size` if that is more. `max_answer_length` is in
+// pieces.
 std::vector<Span> read_answers(const std::vector<AnswerWindow>& windows, std::string_view context,
                                const Offsets& offsets, size_t n_best_size, size_t max_answer_length);
 

@@ -8,6 +8,7 @@
 #include "ernie.h"
 #include "lines.h"
 #include "predictor.h"
+#include "unicode.h"
 
 struct ernie_predictor {
   ernie::Predictor predictor;
@@ -23,15 +24,28 @@ auto guarded(const Function& function) noexcept -> decltype(function()) {
   try {
     return function();
   } catch (const std::exception& e) {
-    last_error = e.what();
+    last_error = ernie::valid_utf8(e.what());
   }
   return nullptr;
+}
+
+// What a binding passes for a missing value.
+void check_given(const void* argument, const char* name) {
+  if (argument == nullptr) throw ernie::UsageError(std::string(name) + " is NULL");
+}
+
+void check_count(int number, const char* name) {
+  if (number < 0) throw ernie::UsageError(std::string(name) + " is " + std::to_string(number) + ", expected 0 or more");
 }
 
 }  // namespace
 
 ernie_predictor* ernie_open(const char* model_path, int num_threads, int batch_size, int max_seq_length) {
   return guarded([&] {
+    check_given(model_path, "model_path");
+    check_count(num_threads, "num_threads");
+    check_count(batch_size, "batch_size");
+    check_count(max_seq_length, "max_seq_length");
     ernie::Options options;
     options.num_threads = num_threads;
     if (batch_size > 0) options.batch_size = batch_size;
@@ -42,6 +56,8 @@ ernie_predictor* ernie_open(const char* model_path, int num_threads, int batch_s
 
 char* ernie_predict(const ernie_predictor* predictor, const char* lines) {
   return guarded([&] {
+    check_given(predictor, "predictor");
+    check_given(lines, "lines");
     const auto& task = predictor->predictor.task();
     std::string_view rest = lines;
     size_t number = 0;
@@ -67,7 +83,9 @@ char* ernie_predict(const ernie_predictor* predictor, const char* lines) {
   });
 }
 
-size_t ernie_truncated(const ernie_predictor* predictor) { return predictor->predictor.task().truncated(); }
+size_t ernie_truncated(const ernie_predictor* predictor) {
+  return predictor == nullptr ? 0 : predictor->predictor.task().truncated();
+}
 
 const char* ernie_last_error() { return last_error.c_str(); }
 

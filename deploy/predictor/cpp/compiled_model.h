@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ernie {
@@ -34,7 +35,7 @@ class CompiledModel {
   // The places, in the order in which they are tried.
   const std::vector<std::string>& paths() const { return paths_; }
 
-  // Whether a file is the compiled form of the ONNX file as it is now, and complete.
+  // Whether a file is the compiled form of the ONNX file as it is now, and has the content that was written.
   bool fits(const MappedFile& file) const;
 
   // Writes the file, atomically, in the first place that can be written to; without one, nothing. `save` writes the
@@ -42,7 +43,7 @@ class CompiledModel {
   void write(const std::function<void(std::ostream&)>& save) const;
 
  private:
-  std::string record(size_t size) const;
+  std::string record(std::string_view content) const;
 
   std::string source_;  // tells the ONNX file's present content from others
   std::vector<std::string> paths_;

@@ -20,7 +20,7 @@ struct TaskNames {
   const char *name, *architecture, *params;
 };
 constexpr TaskNames kTasks[] = {
-    {TaskKind::seq_cls, "seq_cls", "SequenceClassification", nullptr},
+    {TaskKind::seq_cls, "seq_cls", "SequenceClassification", "text-classification"},
     {TaskKind::token_cls, "token_cls", "TokenClassification", "token-classification"},
     {TaskKind::qa, "qa", "QuestionAnswering", "question-answering"},
 };
@@ -149,13 +149,20 @@ Config read_config(const std::string& folder) {
   };
   config.vocab_size = whole_number(&json, U"vocab_size", 0);
   config.max_position_embeddings = whole_number(&json, U"max_position_embeddings", 0);
-  if (const Json* params = json.find(U"task_specific_params"); params != nullptr && task->params != nullptr) {
+  if (const Json* params = json.find(U"task_specific_params"); params != nullptr) {
     const std::string name = task->params;
     params = params->find(std::u32string(name.begin(), name.end()));
-    config.doc_stride = whole_number(params, U"doc_stride", config.doc_stride);
-    config.max_query_length = whole_number(params, U"max_query_length", config.max_query_length);
-    config.n_best_size = whole_number(params, U"n_best_size", config.n_best_size);
-    config.max_answer_length = whole_number(params, U"max_answer_length", config.max_answer_length);
+    const Json* pair = params == nullptr ? nullptr : params->find(U"text_pair");
+    if (config.kind == TaskKind::seq_cls && pair != nullptr && pair->kind != Json::null) {
+      if (pair->kind != Json::boolean) throw Error(path + ": `text_pair` is " + shown(*pair) + ", expected true or false");
+      config.text_pair = pair->text == U"true";
+    }
+    if (config.kind != TaskKind::seq_cls) config.doc_stride = whole_number(params, U"doc_stride", config.doc_stride);
+    if (config.kind == TaskKind::qa) {
+      config.max_query_length = whole_number(params, U"max_query_length", config.max_query_length);
+      config.n_best_size = whole_number(params, U"n_best_size", config.n_best_size);
+      config.max_answer_length = whole_number(params, U"max_answer_length", config.max_answer_length);
+    }
   }
 
   if (config.kind == TaskKind::qa) return config;

@@ -17,7 +17,12 @@ std::string one_line(const std::string& message) {
   std::istringstream words(message);
   std::string line;
   for (std::string word; words >> word;) line += (line.empty() ? "" : " ") + word;
-  return line.substr(0, 200);
+  // Characters, not bytes.
+  size_t end = 0;
+  for (size_t characters = 0; end < line.size(); ++end) {
+    if ((line[end] & 0xC0) != 0x80 && ++characters > 200) break;
+  }
+  return line.substr(0, end);
 }
 
 }  // namespace ernie

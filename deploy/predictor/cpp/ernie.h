@@ -1,6 +1,7 @@
 /* Answers of a fine-tuned ERNIE model, for any language that can call C.
  *
- * A predictor may be called from several threads at once. Texts are UTF-8. */
+ * A predictor may be called from several threads at once. Texts are UTF-8. A pointer that is NULL is an error, except for
+ * ernie_truncated (0), ernie_free and ernie_close (nothing is done). */
 #ifndef ERNIE_H_
 #define ERNIE_H_
 
@@ -29,7 +30,7 @@ ERNIE_API char* ernie_predict(const ernie_predictor* predictor, const char* line
 /* How many texts (for reading comprehension, questions) of all calls were longer than the model reads, and truncated. */
 ERNIE_API size_t ernie_truncated(const ernie_predictor* predictor);
 
-/* What went wrong in the last call of this thread that failed; valid until the next one fails. */
+/* What went wrong in the last call of this thread that failed, in UTF-8; valid until the next one fails. */
 ERNIE_API const char* ernie_last_error(void);
 
 ERNIE_API void ernie_free(char* result);

@@ -1,9 +1,12 @@
 // Runs a fine-tuned ERNIE model on texts: flags, input, output and messages of infer_cpu.py.
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -12,9 +15,12 @@
 #include <fstream>
 #include <iostream>
 #include <new>
+#include <string_view>
+#include <utility>
 
 #include "lines.h"
 #include "predictor.h"
+#include "unicode.h"
 
 namespace {
 
@@ -53,8 +59,22 @@ const std::vector<Pair> kExamples[] = {
      {"长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"}},
 };
 
+const std::vector<Pair> kPairs = {{"怎么开通信用卡", "我要办理信用卡"}, {"花呗怎么还款", "借呗的利息怎么算"}};
+
 // The reader of the answers has closed the pipe.
 struct ClosedPipe {};
+
+// Which of the standard streams were closed when the program began. Otherwise the next files that are opened would get their
+// numbers, and what is written to the stream.
+std::array<bool, 3> find_closed_streams() {
+  std::array<bool, 3> closed = {};
+  for (int stream = 0; stream < 3; ++stream) {
+    closed[static_cast<size_t>(stream)] = fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDWR) == stream;
+  }
+  return closed;
+}
+
+void report(const std::string& message) { std::cerr << ernie::valid_utf8(message) + '\n'; }
 
 struct Arguments : Options {
   std::string model_path, input, output;
@@ -152,7 +172,8 @@ Arguments parse_arguments(int argc, char** argv) {
   return args;
 }
 
-// Standard output, or a file, which is written as FILE.part until all is done. Pipes and devices are written in place.
+// Standard output, or a file, which gets its name when all is done; after an error it is FILE.part. Pipes and devices are
+// written in place.
 class Sink {
  public:
   explicit Sink(const std::string& name) : name_(name) {
@@ -164,17 +185,21 @@ class Sink {
     target_ = fs::weakly_canonical(name, ignored).string();  // a link is written through
     const bool is_open_file = name.rfind("/dev/", 0) == 0 || name.rfind("/proc/", 0) == 0;
     const bool in_place = is_open_file || (fs::exists(target_, ignored) && !fs::is_regular_file(target_, ignored));
-    part_ = in_place ? "" : target_ + ".part";
+    if (!in_place) part_ = target_ + '.' + std::to_string(getpid()) + ".part";  // its own, should two runs write one file
     file_ = std::fopen((in_place ? name : part_).c_str(), "wb");
     if (file_ == nullptr) throw Error("--output " + name + ": " + std::strerror(errno));
   }
 
   ~Sink() {
-    if (file_ == nullptr || file_ == stdout) return;
-    std::fclose(file_);
+    if (file_ != nullptr && file_ != stdout) std::fclose(file_);
     // Answers that came before an error are kept, under a name that says so.
     std::error_code ignored;
-    if (!part_.empty() && fs::file_size(part_, ignored) == 0) fs::remove(part_, ignored);
+    if (part_.empty()) return;
+    if (fs::file_size(part_, ignored) == 0) {
+      fs::remove(part_, ignored);
+    } else {
+      fs::rename(part_, target_ + ".part", ignored);
+    }
   }
 
   Sink(const Sink&) = delete;
@@ -190,6 +215,7 @@ class Sink {
     file_ = nullptr;
     if (!is_closed) fail();
     if (!part_.empty()) fs::rename(part_, target_);
+    part_.clear();
   }
 
   bool is_terminal() const { return isatty(fileno(file_)) == 1; }
@@ -227,7 +253,8 @@ class Progress {
 };
 
 void show_examples(const ernie::Predictor& predictor, Sink& sink) {
-  const auto& pairs = kExamples[static_cast<size_t>(predictor.task().kind())];
+  const bool is_of_pairs = predictor.task().config().text_pair.value_or(false);
+  const auto& pairs = is_of_pairs ? kPairs : kExamples[static_cast<size_t>(predictor.task().kind())];
   const auto answers = predictor.predict(pairs);
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto text = pairs[i].first + (pairs[i].second ? " | " + *pairs[i].second : "");
@@ -235,34 +262,48 @@ void show_examples(const ernie::Predictor& predictor, Sink& sink) {
   }
 }
 
+// What a file is instead of UTF-8, by its first bytes, and what to do; nothing where they do not tell.
+std::string file_kind(std::string_view first_line) {
+  constexpr std::pair<std::string_view, const char*> kStarts[] = {
+      {"\xFF\xFE", "it is UTF-16; save it as UTF-8"},
+      {"\xFE\xFF", "it is UTF-16; save it as UTF-8"},
+      {"\x1F\x8B", "it is compressed with gzip; decompress it"},
+      {"PK\x03\x04", "it is a zip archive; extract it"},
+  };
+  for (const auto& [start, kind] : kStarts) {
+    if (first_line.substr(0, start.size()) == start) return kind;
+  }
+  return "";
+}
+
 void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std::istream& lines, Sink& sink) {
   const std::string name = args.input == "-" ? "standard input" : args.input;
   size_t number = 0;
   Progress progress(isatty(STDERR_FILENO) == 1 && !sink.is_terminal());
-  bool has_warned = false;
   std::string line;
   const auto next = [&](Pair& pair) {
     while (std::getline(lines, line)) {
       if (!lines.eof()) line += '\n';
+      if (const auto kind = ++number == 1 ? file_kind(line) : ""; !kind.empty()) {
+        throw Error(name + " is not UTF-8: " + kind);
+      }
       try {
-        pair = ernie::parse_line(line, predictor.task(), ++number == 1);
+        pair = ernie::parse_line(line, predictor.task(), number == 1);
         return true;
       } catch (const Error& e) {
         const auto where = name + " line " + std::to_string(number);
-        if (!args.skips_errors) throw Error(where + ": " + e.what() + " (--on_error skip skips such lines)");
-        std::cerr << where << " is left out: " << e.what() << '\n';
+        if (!args.skips_errors) {
+          const bool is_gbk = ernie::valid_utf8(line) != line && ernie::is_gb18030(line);
+          const auto hint = is_gbk ? "; if it is GBK or GB18030, save it as UTF-8" : "";
+          throw Error(where + ": " + e.what() + hint + " (--on_error skip skips such lines)");
+        }
+        report(where + " is left out: " + e.what());
       }
     }
     if (lines.bad()) throw Error("--input " + args.input + ": " + std::strerror(errno));
     return false;
   };
   predictor.predict_stream(next, [&](const std::vector<Answer>& answers) {
-    const auto& task = predictor.task();
-    if (task.truncated() > 0 && !has_warned) {
-      has_warned = true;
-      const auto [what, limit] = task.limit();
-      std::cerr << "a " << what << " is longer than " << limit << " tokens and is truncated, and so is every longer one\n";
-    }
     std::string text;
     for (const auto& answer : answers) text += to_json(answer) + '\n';
     sink.write(text);
@@ -270,12 +311,26 @@ void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std:
   });
 }
 
-void run(const Arguments& args) {
+bool is_table(const std::string& name) {
+  auto ending = fs::path(name).extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
+  const auto endings = {".csv", ".tsv", ".xlsx", ".xls", ".ods"};
+  return std::find(endings.begin(), endings.end(), ending) != endings.end();
+}
+
+void run(const Arguments& args, const std::array<bool, 3>& closed) {
+  if (args.input == "-" && closed[STDIN_FILENO]) throw Error("standard input is closed: name a file with --input");
+  if (args.output.empty() && closed[STDOUT_FILENO]) throw Error("standard output is closed: name a file with --output");
   std::ifstream file;
   if (!args.input.empty() && args.input != "-") {
     file.open(args.input, std::ios::binary);
     if (!file || fs::is_directory(args.input)) {
       throw Error("--input " + args.input + ": " + std::strerror(file ? EISDIR : errno));
+    }
+    // As plain lines, a header and separators would be parts of the texts.
+    if (is_table(args.input)) {
+      throw Error("--input " + args.input + ": tables are not read here: write a text per line or JSON lines, or take " +
+                  "infer_cpu.py");
     }
   }
   Sink sink(args.output);
@@ -288,30 +343,31 @@ void run(const Arguments& args) {
   sink.finish();
   if (const auto truncated = predictor.task().truncated(); truncated > 0) {
     const auto [what, limit] = predictor.task().limit();
-    std::cerr << "ernie_infer: " << with_commas(truncated) << ' ' << what << (truncated == 1 ? " is" : "s are")
-              << " longer than " << limit << " tokens; the rest was not read\n";
+    report("ernie_infer: " + with_commas(truncated) + ' ' + what + (truncated == 1 ? " is" : "s are") + " longer than " +
+           std::to_string(limit) + " tokens; the rest was not read");
   }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const auto closed = find_closed_streams();
   std::ios::sync_with_stdio(false);
   signal(SIGPIPE, SIG_IGN);
   opterr = 0;
   int status = 0;
   try {
-    run(parse_arguments(argc, argv));
+    run(parse_arguments(argc, argv), closed);
   } catch (const UsageError& e) {
-    std::cerr << "ernie_infer: error: " << e.what() << '\n';
+    report(std::string("ernie_infer: error: ") + e.what());
     status = 2;
   } catch (const ClosedPipe&) {
     status = 1;
   } catch (const std::bad_alloc&) {
-    std::cerr << "ernie_infer: error: there is not enough memory\n";
+    report("ernie_infer: error: there is not enough memory");
     status = 1;
   } catch (const std::exception& e) {
-    std::cerr << "ernie_infer: error: " << e.what() << '\n';
+    report(std::string("ernie_infer: error: ") + e.what());
     status = 1;
   }
   return status;

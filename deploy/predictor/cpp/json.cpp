@@ -11,7 +11,8 @@
 namespace ernie {
 namespace {
 
-constexpr int kDeepest = 990;  // about where Python's recursion limit ends it
+constexpr int kDeepest = 100;  // levels: a thread of 64 KiB has the stack for them
+constexpr size_t kLongestInteger = 4300;  // digits, as Python's limit
 
 bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
 
@@ -40,7 +41,7 @@ class Parser {
       found.kind = Json::string;
       found.text = string();
     } else if (at('{') || at('[')) {
-      if (depth == kDeepest) throw Error("maximum recursion depth exceeded");
+      if (depth == kDeepest) throw Error("more than " + std::to_string(kDeepest) + " levels of brackets");
       if (at('{')) {
         object(found, depth + 1);
       } else {
@@ -192,6 +193,11 @@ class Parser {
     }
     found.text = text_.substr(position, end - position);
     position = end;
+    const size_t digits = found.text.size() - (found.text[0] == U'-' ? 1 : 0);
+    if (found.kind == Json::integer && digits > kLongestInteger) {
+      throw Error("Exceeds the limit (" + std::to_string(kLongestInteger) + ") for integer string conversion: value has " +
+                  std::to_string(digits) + " digits");
+    }
     return true;
   }
 

@@ -109,7 +109,10 @@ Task::Task(const std::string& folder, const std::string& name, int max_seq_lengt
 std::string Task::expected() const {
   switch (config_.kind) {
     case TaskKind::seq_cls:
-      return R"(a text, a pair of texts, or {"text": ..., "text_pair": ...})";
+      if (!config_.text_pair) return R"(a text, a pair of texts, or {"text": ..., "text_pair": ...})";
+      return *config_.text_pair
+                 ? R"(a pair of texts or {"text": ..., "text_pair": ...}, since the model was fine-tuned on pairs)"
+                 : R"(a text or {"text": ...}, since the model was fine-tuned on single texts)";
     case TaskKind::token_cls:
       return R"(a text or {"text": ...})";
     default:
@@ -135,10 +138,18 @@ void Task::check_text(const char* name, std::u32string_view text) const {
   }
 }
 
+// Throws Error where the model takes another number of texts.
+void Task::check_number(bool has_second) const {
+  const bool is_qa = config_.kind == TaskKind::qa;
+  if (has_second && !takes_pairs()) throw Error("expected " + expected() + "; got two texts");
+  if (!has_second && (is_qa || config_.text_pair.value_or(false))) {
+    throw Error("expected " + expected() + "; there is no " + (is_qa ? "context" : "text_pair"));
+  }
+}
+
 Pair Task::check_texts(std::u32string_view first, std::optional<std::u32string_view> second) const {
   const bool is_qa = config_.kind == TaskKind::qa;
-  if (second && !takes_pairs()) throw Error("expected " + expected() + "; got two texts");
-  if (!second && is_qa) throw Error("expected " + expected() + "; there is no context");
+  check_number(second.has_value());
   check_text(is_qa ? "question" : "text", first);
   if (!second) return {encode_utf8(first), std::nullopt};
   check_text(is_qa ? "context" : "text_pair", *second);
@@ -158,14 +169,15 @@ Pair Task::check(const std::vector<std::u32string_view>& texts) const {
 Pair Task::check(const Json& object) const {
   const bool is_qa = config_.kind == TaskKind::qa;
   const auto* first = object.find(is_qa ? U"question" : U"text");
-  const auto* second = !takes_pairs() ? nullptr : object.find(is_qa ? U"context" : U"text_pair");
+  const bool is_single = config_.kind == TaskKind::token_cls;
+  const auto* second = is_single ? nullptr : object.find(is_qa ? U"context" : U"text_pair");
   if (second != nullptr && second->kind == Json::null) second = nullptr;
   if (first == nullptr) {
     std::u32string fields;
     for (const auto& key : object.keys) fields += (fields.empty() ? U"" : U", ") + key;
     throw Error("expected " + expected() + "; got the fields " + (fields.empty() ? "none" : encode_utf8(fields)));
   }
-  if (second == nullptr && is_qa) throw Error("expected " + expected() + "; there is no context");
+  check_number(second != nullptr);
   const auto text_of = [&](const Json* value, const char* name) -> std::u32string_view {
     if (value->kind != Json::string) throw Error("`" + std::string(name) + "` is " + shown(*value) + ", expected a text");
     return value->text;

@@ -48,7 +48,7 @@ class Task {
   TaskKind kind() const { return config_.kind; }
   const Config& config() const { return config_; }
   int32_t pad_id() const { return tokenizer_.pad_id(); }
-  bool takes_pairs() const { return config_.kind != TaskKind::token_cls; }
+  bool takes_pairs() const { return config_.kind != TaskKind::token_cls && config_.text_pair.value_or(true); }
   std::string expected() const;
 
   // A text of a line, a line's two texts, or an object of JSON, as a Pair. Throws Error: a text is missing or empty.
@@ -79,6 +79,7 @@ class Task {
   std::pair<std::string, size_t> limit() const;
 
  private:
+  void check_number(bool has_second) const;
   void check_text(const char* name, std::u32string_view text) const;
   Pair check_texts(std::u32string_view first, std::optional<std::u32string_view> second) const;
   Note classify(const Pair& pair, std::vector<Feature>& features) const;

@@ -1,6 +1,7 @@
 #include "unicode.h"
 
 #include <unicode/uchar.h>
+#include <unicode/ucnv.h>
 #include <unicode/unorm2.h>
 #include <unicode/ustring.h>
 #include <unicode/utf16.h>
@@ -117,6 +118,12 @@ std::u32string without_accents(const std::u32string& text) {
   return result;
 }
 
+// A surrogate, as Python's "backslashreplace" writes it.
+void append_escaped(std::string& text, char32_t c) {
+  text += "\\u";
+  for (int shift = 12; shift >= 0; shift -= 4) text += "0123456789abcdef"[(c >> shift) & 15];
+}
+
 }  // namespace
 
 std::u32string decode_utf8(std::string_view text) {
@@ -137,12 +144,42 @@ std::u32string decode_utf8(std::string_view text) {
 std::string encode_utf8(std::u32string_view text) {
   std::string result;
   for (const char32_t c : text) {
+    if (U_IS_SURROGATE(c)) {
+      append_escaped(result, c);
+      continue;
+    }
     std::array<char, U8_MAX_LENGTH> bytes;
     int32_t length = 0;
     U8_APPEND_UNSAFE(bytes.data(), length, static_cast<UChar32>(c));
     result.append(bytes.data(), static_cast<size_t>(length));
   }
   return result;
+}
+
+std::string valid_utf8(std::string_view text) {
+  std::string result;
+  for (size_t position = 0; position < text.size();) {
+    const size_t begin = position;
+    UChar32 c;
+    U8_NEXT(text.data(), position, text.size(), c);
+    if (c >= 0) {
+      result += text.substr(begin, position - begin);
+      continue;
+    }
+    for (size_t i = begin; i < position; ++i) append_escaped(result, 0xDC00 + static_cast<unsigned char>(text[i]));
+  }
+  return result;
+}
+
+bool is_gb18030(std::string_view text) {
+  UErrorCode status = U_ZERO_ERROR;
+  UConverter* converter = ucnv_open("gb18030", &status);
+  ucnv_setToUCallBack(converter, UCNV_TO_U_CALLBACK_STOP, nullptr, nullptr, nullptr, &status);
+  std::u16string decoded(2 * text.size() + 1, u' ');
+  ucnv_toUChars(converter, decoded.data(), static_cast<int32_t>(decoded.size()), text.data(),
+                static_cast<int32_t>(text.size()), &status);
+  ucnv_close(converter);
+  return U_SUCCESS(status);
 }
 
 std::u32string plain(char32_t character, bool in_lower_case) {

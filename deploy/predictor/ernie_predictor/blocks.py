@@ -4,6 +4,7 @@ A block is a part of one input file: whole lines of a text or JSON lines file, o
 output file. Files are local, or in a store that pyarrow has a file system for (s3://, gs://, hdfs://, abfs://).
 """
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -42,6 +43,7 @@ class Block(NamedTuple):
     begin: int  # bytes of a text file, rows of a Parquet file
     end: int
     name: str  # of the output file, without its ending
+    state: str  # of the input file, as it was when it was split
 
 
 class Columns(NamedTuple):
@@ -49,6 +51,14 @@ class Columns(NamedTuple):
 
     names: list[str]
     required: int  # so many of them, from the first, must be there
+
+
+class RowError(PredictorError):
+    """A row of a block that does not fit the output."""
+
+    def __init__(self, message, index):
+        super().__init__(message)
+        self.index = index
 
 
 # --------------------------------------------------------------------------------------------------------- files
@@ -114,6 +124,17 @@ def list_files(filesystem, folder):
     return [i for i, p in zip(infos, parts) if i.is_file and not any(part.startswith(("_", ".")) for part in p)]
 
 
+def state_of(info):
+    """What tells a file from what it was before: its size, and when it was written."""
+    return [info.size, info.mtime_ns]
+
+
+def check_unchanged(filesystem, block):
+    """Raises PredictorError where a block's file is not the one that was split."""
+    if str(state_of(filesystem.get_file_info(block.path))) != block.state:
+        raise PredictorError(f"{block.path} has changed or is gone since the job began; predict it to another --output")
+
+
 def split_files(filesystem, infos, size, columns):
     """The blocks of files, of about `size` bytes of text each.
 
@@ -141,11 +162,12 @@ def split_file(filesystem, info, size, columns):
         text = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns.names)
         length = metadata.num_rows
         step = max(1, length * size // max(text, 1))
-    # Files of the same name in different folders must not meet in the output folder.
-    stem = os.path.splitext(os.path.basename(info.path))[0]
+    # Files of the same name in different folders must not meet in the output folder, whose readers pass over names that
+    # begin with _ or a dot.
+    stem = os.path.splitext(os.path.basename(info.path))[0].lstrip("_.") or "input"
     stem = f"{stem}-{hashlib.sha256(info.path.encode()).hexdigest()[:8]}"
     return [
-        Block(info.path, begin, min(begin + step, length), f"{stem}-{number:06d}")
+        Block(info.path, begin, min(begin + step, length), f"{stem}-{number:06d}", str(state_of(info)))
         for number, begin in enumerate(range(0, length, step))
     ]
 
@@ -300,19 +322,66 @@ def item_of(row, task, columns):
     return {name: row[column] for name, column in zip((task.first, task.second), columns.names) if column in row}, None
 
 
-def read_block(filesystem, block, task, columns):
+def read_block(filesystem, block, task, columns, output_format):
     """A block's rows.
 
     Returns:
-        (table, rows): the table of a Parquet file, else None; and a list of (fields, what `task.check` is to check,
-        what is wrong with it or None). The fields of a table's rows are only those in `columns`.
+        (table, rows): the table, from Parquet to Parquet, else None; and a list of (fields, what `task.check` is to
+        check, what is wrong with it or None). The fields of a table's rows are only those in `columns`.
+
+    Raises:
+        PredictorError: the file is damaged, or not the one that was split, or JSON has no form for a column's type.
     """
-    if block.path.endswith(".parquet"):
-        table = read_parquet(filesystem, block)
-        rows = table.select([name for name in columns.names if name in table.column_names]).to_pylist()
-        return table, [(row, *item_of(row, task, columns)) for row in rows]
-    lines = read_lines(filesystem, block)
-    return None, [row_of(line, task, columns, block.begin + n == 0) for n, line in enumerate(lines)]
+    table = None
+    try:
+        if block.path.endswith(".parquet"):
+            found = table = read_parquet(filesystem, block)
+            if output_format == "parquet":
+                found = table.select([name for name in columns.names if name in table.column_names])
+            rows = [(row, *item_of(row, task, columns)) for row in found.to_pylist()]
+        else:
+            lines = read_lines(filesystem, block)
+            rows = [row_of(line, task, columns, block.begin + n == 0) for n, line in enumerate(lines)]
+    except pa.ArrowException as e:
+        raise PredictorError(f"{block.path} cannot be read: {one_line(e)}") from None
+    finally:  # whatever went wrong may come of that
+        check_unchanged(filesystem, block)
+    if output_format == "parquet":
+        return table, rows
+    try:
+        return None, [check_json(*row) for row in rows]
+    except TypeError as e:
+        raise PredictorError(f"{block.path} holds {e}, for which JSON has no form: --output_format parquet") from None
+
+
+def check_json(row, item, error):
+    """A row, see `row_of`, as JSON can hold it: other values become null, and the row's error names one.
+
+    Raises:
+        TypeError: a value is of a type that JSON does not know.
+    """
+    try:
+        to_json_line(row)
+    except (ValueError, RecursionError):
+        wrong = [name for name in row if not _has_json({name: row[name]})]
+        fault = f"`{wrong[0]}` is {_shown(row[wrong[0]])}, for which JSON has no form; --output_format parquet keeps it"
+        return {**row, **dict.fromkeys(wrong)}, item, error or fault
+    return row, item, error
+
+
+def _has_json(row):
+    try:
+        to_json_line(row)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _shown(value):
+    try:
+        return f"{value!r:.60}"
+    except RecursionError:
+        return "a deeply nested value"
 
 
 def place_of(filesystem, block, index):
@@ -351,20 +420,22 @@ def render(output_format, table, rows, answers, columns, fields, schema):
     """The content of an output file, in bytes.
 
     Args:
-        table, rows: of `read_block`.
+        table, rows: of `read_block` for this format.
         answers: for each row the predictor's answer, or {"error": str}.
         fields: of `answer_fields`.
         schema: of `infer_schema`, for a Parquet file where there is no table.
 
     Raises:
-        PredictorError: the rows do not fit the format, or have a column of an answer's name.
+        RowError: a row does not fit the schema.
+        PredictorError: the rows have a column of an answer's name.
     """
     check_names(table, rows, fields)
     answers = [{"entities": answer} if isinstance(answer, list) else answer for answer in answers]
     new = {column: [answer.get(name) for answer in answers] for column, (name, _) in fields.items()}
     if output_format == "jsonl":
-        old = [row for row, _, _ in rows] if table is None else table.to_pylist()
-        return to_json_lines([{**row, **dict(zip(new, values))} for row, values in zip(old, zip(*new.values()))])
+        lines = [to_json_line({**row, **dict(zip(new, values))}) for (row, _, _), *values in zip(rows, *new.values())]
+        # Half of a surrogate pair has no UTF-8. This writes it as JSON does: \\ud800.
+        return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
     if table is None:
         table = to_table([row for row, _, _ in rows], schema, columns)
     for column, (_, type_) in fields.items():
@@ -378,7 +449,7 @@ def infer_schema(rows, columns):
     """The schema of rows of `read_block`, for `to_table`. What holds the texts is always a string.
 
     Raises:
-        PredictorError: a field has values of different types.
+        RowError: a field has values of different types.
     """
     rows = [row for row, _, _ in rows]
     return pa.schema(
@@ -391,11 +462,11 @@ def to_table(rows, schema, columns):
     """Rows, which are dicts, as a table.
 
     Raises:
-        PredictorError: a row has a field that the schema has not, or a value of another type.
+        RowError: a row has a field that the schema has not, or a value of another type.
     """
-    new = dict.fromkeys(itertools.chain.from_iterable(rows)).keys() - set(schema.names)
-    if new:
-        raise PredictorError(f"the field `{min(new)}` is missing in the first block of the input; {_KEEP}")
+    for index, row in enumerate(rows):
+        if new := row.keys() - set(schema.names):
+            raise RowError(f"the field `{min(new)}` is missing in the first block of the input; {_KEEP}", index)
     found = []
     for field in schema:
         values = [row.get(field.name) for row in rows]
@@ -406,6 +477,7 @@ def to_table(rows, schema, columns):
 
 
 _KEEP = "--output_format jsonl keeps each row as it is"
+MISFITS = (pa.ArrowException, OverflowError, UnicodeError)  # of values and a column's type
 
 
 def _as_text(value):
@@ -416,22 +488,28 @@ def _as_text(value):
 def _array(name, values, type_=None):
     try:
         return pa.array(values, type_)
-    except (pa.ArrowException, OverflowError, UnicodeError) as e:
-        raise PredictorError(f"the field `{name}` does not fit a Parquet column: {one_line(e)}; {_KEEP}") from None
+    except MISFITS as e:
+        # The first row with which they are no array.
+        index = bisect.bisect(range(len(values)), False, key=lambda n: not _fits(values[: n + 1], type_))
+        message = f"the field `{name}` does not fit a Parquet column: {one_line(e)}; {_KEEP}"
+        raise RowError(message, index) from None
 
 
-def to_json_lines(rows):
-    """Rows, which are dicts, as JSON lines.
+def _fits(values, type_):
+    try:
+        pa.array(values, type_)
+    except MISFITS:
+        return False
+    return True
+
+
+def to_json_line(row):
+    """A row, which is a dict, as a line of JSON.
 
     Raises:
-        PredictorError: a value has no form in JSON.
+        TypeError, ValueError, RecursionError: a value has no form in JSON.
     """
-    try:
-        text = "".join(f"{json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)}\n" for row in rows)
-    except (TypeError, ValueError) as e:
-        raise PredictorError(f"{e}: JSON has no form for it; write Parquet: --output_format parquet") from None
-    # Half of a surrogate pair has no UTF-8. This writes it as JSON does: \\ud800.
-    return text.encode("utf-8", "backslashreplace")
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def _plain(value):
