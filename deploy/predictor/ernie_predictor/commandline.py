@@ -25,6 +25,7 @@ from .tokenizer import TOKENIZERS
 
 EXAMPLES = {
     "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "女排打破全国纪录，主教练赛后落泪"],
+    "pairs": [("怎么开通信用卡", "我要办理信用卡"), ("花呗怎么还款", "借呗的利息怎么算")],  # seq_cls, too
     "token_cls": [
         "校长宋婷说，宁岭市人民医院的学生已经超过292人。",
         "宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。",
@@ -122,7 +123,8 @@ def answer(args, **options):
             **options,
         )
         if source is None:
-            items = EXAMPLES[predictor.task.name]
+            task = predictor.task
+            items = EXAMPLES["pairs" if task.name == "seq_cls" and task.second_required else task.name]
         else:
             items = read_items(source, args.input, predictor.task, args.on_error)
         if args.benchmark:
@@ -266,7 +268,7 @@ def line_item(line, task, first=False):
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
     if _begins_array(text.strip()):
         raise PredictorError("a JSON array; write one object per line, without brackets and commas around them")
-    if task.second is None or "\t" not in text:
+    if task.second is None or task.second_refused or "\t" not in text:
         return text
     return text.split("\t")
 
