@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from .commandline import line_item, to_json
+from .commandline import to_json
 from .errors import PredictorError, UsageError, one_line
+from .inputs import line_item
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
 # A file under its final name is complete in these: an upload shows when it ends. Elsewhere it is written and renamed.
