@@ -126,8 +126,10 @@ def test_files_of_training_are_taken_as_they_are(dataset):
     assert items(SAMPLE_DATA / dataset / name, task) == [tuple(task.check(item)) for item in expected]
 
 
-def test_conll_is_taken_as_it_is(tmp_path):
+def test_conll_and_indented_json_are_taken_as_they_are(tmp_path):
     assert read(tmp_path, "x.conll", "李\tB-PER\n在\tO\n\n巴\tO\n黎\tO\n", NER) == [("李在", None), ("巴黎", None)]
+    content = '\ufeff{\n"data": [{"paragraphs": [{"context": "文", "qas": [{"question": "问"}]}]}]}'
+    assert read(tmp_path, "x.json", content, QA) == [("问", "文")]  # as an editor may indent it
 
 
 def test_rows_of_training_that_are_not_clear(tmp_path):

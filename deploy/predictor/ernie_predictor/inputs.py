@@ -77,11 +77,12 @@ def _rows(source, name, task, columns, with_hints):
     if kind := file_kind(first):
         raise PredictorError(f"{where} is not UTF-8: {kind}")
     lines = itertools.chain([first] if first else [], lines)
-    if not columns and os.path.isfile(name):
+    if not columns and name != "-" and os.path.isfile(name):
+        first = first.removeprefix(b"\xef\xbb\xbf")
         if task.name == "qa" and _SQUAD.match(first):
             yield from ((e["where"], (e["question"], e["context"])) for e in read_qa(name, labelled=False))
             return
-        is_table = ending == ".tsv" and b"text" in first.removeprefix(b"\xef\xbb\xbf").strip().split(b"\t")
+        is_table = ending == ".tsv" and b"text" in first.strip().split(b"\t")
         if task.name == "token_cls" and (b"\x02" in first or (ending in (".tsv", ".conll") and not is_table)):
             yield from ((e["where"], join_tokens(e["tokens"])[0]) for e in read_token_cls(name, labelled=False))
             return
@@ -156,10 +157,13 @@ def _table_rows(lines, where, delimiter, task, columns):
 def _indices(header, place, task, columns):
     """Which columns of a table hold the texts."""
     names = columns or next((names for names in COLUMNS[task.name] if set(names) <= set(header)), None)
-    flags = "--question_column and --context_column name" if task.name == "qa" else "--text_column names"
     if names is None or not set(names) <= set(header):
         known = f"column `{next(name for name in names if name not in header)}`" if names else "column of a known name"
-        raise PredictorError(f"{place}: no {known}; the columns are {', '.join(header):.200} ({flags} what to read)")
+        flags = "--question_column and --context_column name" if task.name == "qa" else "--text_column names"
+        raise PredictorError(
+            f"{place}: no {known}; the columns are {', '.join(header):.200} ({flags} what to read; lines without a "
+            "header belong into a .txt file)"
+        )
     for name in names:
         if header.count(name) > 1:
             raise PredictorError(f"{place}: there are two columns `{name}`")
