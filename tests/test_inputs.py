@@ -3,6 +3,7 @@ pairs."""
 
 import csv
 import json
+import random
 import types
 
 import pytest
@@ -10,7 +11,8 @@ from conftest import ROOT, SAMPLE_DATA
 from ernie_predictor import PredictorError, UsageError, load_task
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.inputs import columns_of, read_items
-from ernie_predictor.tasks import QuestionAnswering, SequenceClassification, TokenClassification
+from ernie_predictor.tasks import Pair, QuestionAnswering, SequenceClassification, TokenClassification
+from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
@@ -204,3 +206,46 @@ def test_broken_rows_are_left_out(tmp_path, capsys):
     assert read(tmp_path, "x.csv", content, SINGLE, on_error="skip") == [("一", None), ("五", None)]
     left_out = capsys.readouterr().err.splitlines()
     assert [line.split(" is left out: ")[0].rpartition(" ")[2] for line in left_out] == ["3", "4", "5", "6"]
+
+
+# ------------------------------------------------------------------------------------------ long texts
+
+
+def test_of_a_long_text_a_classifier_tokenizes_the_beginning_alone():
+    """And reads what it would read of the whole; counted are the characters that the tokenizer gets."""
+    seen = 0
+
+    class Tokenizer(ErnieTokenizer):
+        def encode(self, texts, offsets=True):
+            nonlocal seen
+            seen += sum(map(len, texts))
+            return super().encode(texts, offsets)
+
+    tokenizer = Tokenizer(load_vocab(ROOT / "examples" / "model" / "vocab.txt"), backend="tokenizers")
+    task, generator = SequenceClassification(tokenizer, 16, {0: "0"}), random.Random(3)
+    pieces = [
+        "北",
+        "京",
+        "New",
+        "York",
+        "x" * 120,
+        "e\u0301",
+        "\u0301",
+        " ",
+        " " * 300,
+        "\n",
+        "\u3000",
+        "10kg",
+        "[CLS]",
+        "。",
+    ]
+    for _ in range(300):
+        texts = ["".join(generator.choices(pieces, k=generator.choice((1, 5, 60)))) + "好" for _ in range(2)]
+        ids, more = (encoding.ids for encoding in ErnieTokenizer.encode(tokenizer, texts, offsets=False))
+        before = task.truncated
+        features, _ = task.tokenize([Pair(texts[0], None), Pair(*texts)])
+        assert features == [tokenizer.build_inputs(ids, None, 16), tokenizer.build_inputs(ids, more, 16)]
+        assert task.truncated - before == (len(ids) + 2 > 16) + (len(ids) + len(more) + 3 > 16)
+    seen = 0
+    task.tokenize([Pair("今天天气很好。" * 100_000, None), Pair("it is " * 100_000, "好")])
+    assert seen < 1000

@@ -38,7 +38,10 @@ Feature = tuple[list[int], list[int]]
 # {"label", "confidence"}, a list of entities, or {"answer", "start", "end", "confidence", "n_best"}.
 Answer = dict[str, Any] | list[dict[str, Any]]
 
+BEGINNING = 16  # characters per token of the beginning of a long text, which mostly holds more tokens than are read
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_WORD_END = re.compile("[ \n\u4e00-\u9fa5]")  # after any of these, a word begins
 
 
 class Pair(NamedTuple):
@@ -185,8 +188,8 @@ class SequenceClassification(Task):
             )
 
     def tokenize(self, pairs):
-        encodings = self.tokenizer.encode([text for text, _ in pairs], offsets=False)
-        seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None], offsets=False))
+        encodings = self._encode([text for text, _ in pairs])
+        seconds = iter(self._encode([second for _, second in pairs if second is not None]))
         features = []
         for encoding, (_, second) in zip(encodings, pairs):
             second_ids = None if second is None else next(seconds).ids
@@ -195,8 +198,24 @@ class SequenceClassification(Task):
             self.truncated += needed > len(features[-1][0])
         return features, [None] * len(pairs)
 
+    def _encode(self, texts):
+        """Encodings of texts; of a very long one, the beginning alone, which has more tokens than are read: all of 6 MB
+        would take a gigabyte."""
+        begins = [_beginning(text, BEGINNING * self.max_seq_length) for text in texts]
+        encodings = self.tokenizer.encode(begins, offsets=False)
+        for index, (text, begin, encoding) in enumerate(zip(texts, begins, encodings)):
+            if len(begin) < len(text) and len(encoding.ids) < self.max_seq_length:
+                (encodings[index],) = self.tokenizer.encode([text], offsets=False)
+        return encodings
+
     def read(self, pairs, notes, logits):
         return [read_class(outputs[0], self.id2label) for _, outputs in zip(pairs, logits)]
+
+
+def _beginning(text, length):
+    """A text's first characters, `length` or more, up to the end of a word."""
+    end = _WORD_END.search(text, length) if len(text) > length else None
+    return text[: end.end()] if end else text
 
 
 class TokenClassification(Task):
