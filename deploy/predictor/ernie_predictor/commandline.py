@@ -254,8 +254,10 @@ def follow_links(name):
 def write_answers(predictor, items, sink):
     """Writes one answer per line as they come. A terminal shows progress, and in the end how many they were."""
     hidden = sink.isatty() or not sys.stderr.isatty()
+    columns, rows = (0, 0) if hidden else os.get_terminal_size(sys.stderr.fileno())
     start = time.perf_counter()
-    with tqdm(unit=" texts", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+    # On a terminal that does not know its size, as containers have, tqdm would show nothing.
+    with tqdm(unit=" texts", disable=hidden, leave=False, ncols=columns or 80, nrows=rows or 24) as bar:
         for answer in predictor.predict_stream(items):
             sink.write(to_json(answer) + "\n")
             sink.flush()
