@@ -16,7 +16,7 @@ from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
-from ernie.models import _set_text_pair
+from ernie.models import _set_text_pair, read_model_config
 
 NER, QA = TokenClassification(None, 64, {0: "O", 1: "B-PER", 2: "I-PER"}), QuestionAnswering(None, 64)
 
@@ -114,6 +114,12 @@ def test_impossible_values_are_refused_at_opening(architecture, field, value, sa
             refused(["config.json: ", says], load_task, tmp_path)
         else:
             assert load_task(tmp_path).params == load_task(tmp_path).defaults
+
+
+def test_a_folder_of_an_older_paddlenlp_is_told(tmp_path):
+    (tmp_path / "model_config.json").write_text("{}")
+    says = ["has no config.json", "PaddleNLP before 2.5 wrote model_config.json", "save_pretrained(FOLDER)"]
+    refused(says, read_model_config, str(tmp_path), error=UserError)
 
 
 # ------------------------------------------------------------------------------------------ files of training
