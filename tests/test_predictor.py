@@ -288,7 +288,7 @@ def test_calibration_makes_a_static_int8_model(backend, exported, tmp_path):
 
 def test_calibration_on_the_command_line(exported, tmp_path):
     folder, inputs, _ = exported("tnews")
-    (tmp_path / "typical.txt").write_text("\n".join(inputs[:50]), encoding="utf-8")
+    (tmp_path / "typical.txt").write_text("\n".join(["球" * 300, *inputs[:50]]), encoding="utf-8")
     arguments = ["--model_path", folder, "--precision_mode", "int8", "--cache_dir", tmp_path / "cache"]
     done = infer(*arguments, "--calibration", "typical.txt", cwd=tmp_path)
     assert (done.returncode, done.stdout.count(b" -> "), done.stderr) == (0, 2, b"")

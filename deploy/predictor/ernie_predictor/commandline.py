@@ -136,6 +136,7 @@ def answer(args, **options):
         )
         predictor.warned = True  # how many texts are truncated is said once, at the end
         task = predictor.task
+        task.truncated = 0  # those of --calibration do not count
         if source is not None:
             items = read_items(source, args.input, task, args.on_error, columns_of(args, task))
         elif args.text is not None:

@@ -126,7 +126,6 @@ def calibration_batches(task, texts, batch_size):
     if not pairs:
         raise PredictorError("--calibration: there are no texts")
     features, _ = task.tokenize(pairs)
-    task.truncated = 0  # counts the texts that are predicted
     return [task.tokenizer.pad([features[i] for i in rows]) for rows in similar_lengths(features, batch_size)]
 
 
