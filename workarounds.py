@@ -21,7 +21,9 @@ import warnings
 # The predictor's package is used by path, as users run it: this is the one place that says where it is.
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "deploy", "predictor"))
 
-from ernie_predictor.machine import usable_cores
+from ernie_predictor.machine import open_standard_streams, usable_cores
+
+open_standard_streams()
 
 
 def check_home():

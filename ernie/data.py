@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 
 from ernie_predictor.answers import split_tag
 from ernie_predictor.dev_sets import is_test_file, read_file, read_split
@@ -127,8 +128,28 @@ def find_labels(task, data_args, train_examples, model_args):
     if train_examples is None:
         return read_labels(model_args.model_name_or_path)
     if task is SEQ_CLS:
-        return sorted({e["label"] for e in train_examples})
-    return sorted({"O"}.union(*(e["tags"] for e in train_examples)))
+        labels = sorted({e["label"] for e in train_examples})
+    else:
+        labels = sorted({"O"}.union(*(e["tags"] for e in train_examples)))
+    _warn_of_twins(labels)
+    return labels
+
+
+def _warn_of_twins(labels):
+    """Warns of labels that people take for one: they differ in upper case, in a zero-width character or in how Unicode
+    composes a character."""
+    alike = {}
+    for label in labels:
+        visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+        alike.setdefault(visible.casefold(), []).append(label)
+    twins = [" and ".join(map(ascii_of, group)) for group in alike.values() if len(group) > 1]
+    if twins:
+        logger.warning(f"labels that look alike are different classes: {'; '.join(twins[:5])}")
+
+
+def ascii_of(label):
+    """A label in quotes; what can't be seen is escaped."""
+    return repr(label) if label.isascii() else f"{label!r} ({label!a})"
 
 
 def label_ids(examples, labels):

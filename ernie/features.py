@@ -102,9 +102,13 @@ def _warn_of_truncation(processor, truncated, number):
 
 
 def seq_cls_features(processor, examples, labels=None):
-    """Classification: a `Split`, with "labels" (int) if the names of the classes are given; None for None."""
+    """Classification: a `Split`, with "labels" (int) if the names of the classes are given; None for None.
+
+    From then on the processor takes what the examples are: single texts, or pairs of texts.
+    """
     if examples is None:
         return None
+    processor.set_text_pair(examples[0]["text_pair"] is not None)
     pairs = [checked(processor, e, (e["text"], e["text_pair"])) for e in examples]
     truncated = processor.truncated
     split = Split(processor, examples, pairs, labels)

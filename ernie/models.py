@@ -16,6 +16,7 @@ from paddlenlp.utils.log import logger as paddlenlp_logger
 
 from ernie import console
 from ernie.errors import UsageError, UserError
+from ernie.tasks import SEQ_CLS
 
 
 def local_folder(name):
@@ -118,10 +119,17 @@ def read_model_config(name):
     except OSError:
         raise UserError(
             f"--model_name_or_path {name} is no model folder: it has no config.json (it holds "
-            f"{', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'})"
+            f"{', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'}){_how_to_convert(folder)}"
         ) from None
     except ValueError as e:
         raise UserError(f"{path} is not JSON: {e}") from e
+
+
+def _how_to_convert(folder):
+    if not os.path.isfile(os.path.join(folder, "model_config.json")):
+        return ""
+    call = "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    return f". PaddleNLP before 2.5 wrote model_config.json: PaddleNLP 2.5 or later converts such a folder with {call}"
 
 
 def read_labels(name):
@@ -217,6 +225,8 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: index for index, label in enumerate(labels)}
+    if task is SEQ_CLS:
+        _set_text_pair(model.config, name, data_args, processor.text_pair, fine_tuned)
     if processor.params:
         # How long texts are cut and answers are chosen belongs to the model: deployment reads it here.
         model.config.task_specific_params = {PARAMS_NAMES[task.name]: processor.params}
@@ -237,6 +247,28 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
         + (f"; {len(labels)} labels" if labels else ""),
     )
     return model
+
+
+def _set_text_pair(config, name, data_args, text_pair, fine_tuned):
+    """Puts into a classifier's config.json whether it takes pairs of texts: deployment refuses what it does not take.
+
+    Args:
+        text_pair: whether the data are pairs; None: no data were read.
+
+    Raises:
+        UserError: the data are not what the model was fine-tuned on.
+    """
+    params = (config.task_specific_params or {}).get(PARAMS_NAMES["seq_cls"]) or {}
+    known = params.get("text_pair") if fine_tuned else None
+    if None not in (known, text_pair) and known != text_pair:
+        kinds = {True: "pairs of texts", False: "single texts"}
+        raise UserError(
+            f"--model_name_or_path {name} was fine-tuned on {kinds[known]}, but {data_args.dataset} has "
+            f"{kinds[text_pair]}"
+        )
+    text_pair = known if text_pair is None else text_pair
+    if text_pair is not None:
+        config.task_specific_params = {PARAMS_NAMES["seq_cls"]: {"text_pair": text_pair}}
 
 
 @contextlib.contextmanager

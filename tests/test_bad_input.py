@@ -50,7 +50,7 @@ BAD_DATA = {
     "a NaN text": ("tnews", {"dev": '{"sentence": NaN, "label": "100"}\n'}, ["dev.json line 1", "NaN"]),
     "an empty text": ("tnews", {"dev": '{"sentence": " ", "label": "100"}\n'}, ["dev.json line 1", "expected a text"]),
     "an unknown label": ("tnews", {"dev": '{"sentence": "好", "label": "999"}\n'}, ["dev.json line 1", "'999'"]),
-    "no label": ("tnews", {"dev": '{"sentence": "好"}\n'}, ["dev.json line 1", "`label` is null"]),
+    "no label": ("tnews", {"dev": '{"sentence": "好"}\n'}, ["dev.json line 1", "no field `label`"]),
     "half a surrogate pair": (
         "tnews",
         {"test": '{"sentence": "好\\ud83d"}\n'},

@@ -73,9 +73,15 @@ def test_ner_files_may_be_called_txt_or_conll(tmp_path):
     write(tmp_path / "own/test.conll", "东", "京", "")
     assert load(TOKEN_CLS, tmp_path)[0]["tokens"] == ["北", "京"]
     assert load(TOKEN_CLS, tmp_path, "test")[0]["tokens"] == ["东", "京"]
-    write(tmp_path / "own/train.tsv", "西 B-X", "京 I-X", "")
-    assert load(TOKEN_CLS, tmp_path)[0]["tokens"] == ["西", "京"]
-    refused(["train.json", "holds test.conll, train.tsv, train.txt"], load, SEQ_CLS, tmp_path)
+    refused(["train.json", "holds test.conll, train.txt"], load, SEQ_CLS, tmp_path)
+
+
+def test_two_files_of_a_split_are_refused(tmp_path):
+    for name in ("train.txt", "train.tsv", "dev.tsv", "test.txt", "test.conll"):
+        write(tmp_path / "own" / name, "北 B-X", "京 I-X", "")
+    refused(["own has train.tsv and train.txt", "one split"], load, TOKEN_CLS, tmp_path)
+    refused("own has test.txt and test.conll", load, TOKEN_CLS, tmp_path, "test")
+    assert load(TOKEN_CLS, tmp_path, "dev")[0]["where"].endswith("dev.tsv line 1")
 
 
 # ------------------------------------------------------------------------------------------------ classification
@@ -94,6 +100,32 @@ def test_a_further_column_beside_sentence_changes_nothing(tmp_path):
     assert (pair["text"], pair["text_pair"]) == ("一", "二")
     (pair,) = read_rows(tmp_path, {"keyword": ["a"], "target": 1, "text": "x", "abst": "摘要", "label": "1"})
     assert (pair["text"], pair["text_pair"]) == ("a", "摘要")
+
+
+def test_fields_of_prediction_are_those_of_training_too(tmp_path):
+    text, pair = {"text": "好", "label": "1"}, {"text": "一", "text_pair": "二", "label": "1"}
+    for row in (text, {**text, "text_pair": None}, {**text, "keyword": "好", "target": 1}):
+        (example,) = read_rows(tmp_path, row)
+        assert (example["text"], example["text_pair"], example["label"]) == ("好", None, "1")
+    (example,) = read_rows(tmp_path, pair)
+    assert (example["text"], example["text_pair"]) == ("一", "二")
+    refused(["line 2", "`text_pair` is null"], read_rows, tmp_path, pair, {**text, "text_pair": None})
+    refused(["line 2", "no field `text_pair`"], read_rows, tmp_path, pair, text)
+    refused(["line 2: has a `text_pair`, the first row has none"], read_rows, tmp_path, text, pair)
+
+
+def test_labels_that_look_alike_are_told(tmp_path, caplog):
+    rows = [{"text": "好", "label": label} for label in (True, "True", "好", "好\u200b", "é", "e\u0301", "a", "b")]
+    assert len(data.find_labels(SEQ_CLS, DataArguments(dataset="own"), read_rows(tmp_path, *rows), None)) == 8
+    (message,) = (record.getMessage() for record in caplog.records)
+    for part in ("'True' and 'true'", "\\u200b", "\\xe9", "e\\u0301"):
+        assert part in message
+    assert "'a'" not in message
+    caplog.clear()
+    for rows in (PARIS, [(["李"], ["B-PER"]), (["明"], ["B-per"])]):
+        examples = [{"tokens": tokens, "tags": tags} for tokens, tags in rows]
+        data.find_labels(TOKEN_CLS, DataArguments(dataset="own"), examples, None)
+        assert bool(caplog.records) == (rows is not PARIS)
 
 
 def test_rows_of_one_file_are_of_one_format(tmp_path):
@@ -121,10 +153,11 @@ def test_rows_of_one_file_are_of_one_format(tmp_path):
         ({"sentence": " \u3000", "label": "1"}, "expected a text"),
         ({"sentence": "今天\ud83d", "label": "1"}, "half of a surrogate pair"),
         ({"sentence": "好", "label": "今天\ud83d"}, "half of a surrogate pair"),
-        ({"sentence": "好"}, "`label` is null"),
+        ({"sentence": "好"}, "no field `label`; it has sentence"),
+        ({"sentence": "好", "label": None}, "`label` is null"),
         ({"sentence": "好", "label": " \u3000"}, "expected a label's name"),
         ({"sentence": "好", "label": 1.0}, "`label` is 1.0"),
-        ({"sentence": "好", "label": ["1"]}, '`label` is ["1"]'),
+        ({"sentence": "好", "label": ["1"]}, '`label` is ["1"], expected one label\'s name; several labels per text'),
         ('{"sentence": "好", "label": NaN}', "`label` is NaN"),
     ],
 )
@@ -288,7 +321,18 @@ def test_a_test_split_without_tags(tmp_path):
         ("李 NR B-PER\n明 I-PER\n\n在 P O\n", ["line 2", "expected 3, as in line 1"]),
         ("李 B-PER\n明 NR I-PER\n\n在 O\n", ["line 2", "expected 2, as in line 1"]),
         ("1\t李\tB-PER\n2\t明\tI-PER\n\n1\t在\tO\n", ["line 1", "row numbers"]),
+        ("1 李 B-PER\n2 明 I-PER\n\n3 在 O\n4 巴 O\n", ["line 1", "row numbers"]),
+        ("0\t李\tB-PER\n1\t明\tI-PER\n\n0\t在\tO\n", ["line 1", "row numbers"]),
         ("B-PER\t李\nI-PER\t明\n\nO\t在\n", ["line 1", "tags"]),
+        ("s1\t李\tB-PER\ns1\t明\tI-PER\n\ns2\t在\tO\ns2\t巴\tO\n", ["line 1", "same in all rows", "'s1'"]),
+        ("7, 李, B-PER\n7, 明, I-PER\n\n8, 在, O\n8, 巴, O\n", ["line 1", "same in all rows", "'7,'"]),
+        ("科0 O\n技1 O\n张0 B-PER\n\n北0 O\n京1 O\n", ["line 1", "digit after each character ('科0')"]),
+        (
+            "token\tlabel\n张\tPER\n三\tPER\n好\tO\n\n李\tPER\n的\tO\n",
+            ["line 1", "'token' and 'label' look like a header"],
+        ),
+        ("Word POS Tag\n张 NR B-PER\n三 NR I-PER\n\n李 NR O\n", ["line 1", "look like a header"]),
+        ("text_a\tlabel\n李\x02明\tPER\x02PER\n在\tO\n", ["line 1", "look like a header"]),
         ("\u3000\tO\n\u3000\tO\n\n在\tO\n", ["line 1", "no tokens"]),
         ('{"tokens": ["李", "明"], "ner_tags": [1, 2]}\n', ["line 1"]),
         ('{"text": "李明", "label": {"name": 1}}\n{"text": "在", "label": {}}\n', ["line 1"]),
@@ -296,6 +340,18 @@ def test_a_test_split_without_tags(tmp_path):
 )
 def test_another_layout_is_refused(tmp_path, content, says, end):
     refused([str(tmp_path / "x.tsv"), *says], read_ner, tmp_path, content.replace("\n", end))
+
+
+def test_what_is_no_sure_sign_of_another_layout_is_read(tmp_path):
+    for content in (
+        "哈 VV O\n哈 VV O\n\n好 VA O\n",  # the same token in a sentence, as in the other one
+        "哈 VV O\n哈 UJ O\n\n好 VA O\n的 DE O\n",
+        "A0 O\nB1 O\n\nC0 O\n在 O\n",
+        "label O\ntoken O\n\n好 O\n",
+        "text label\nlabel label\n\n好 O\n",
+        "1 O\n2 O\n\n7 O\n年 O\n",
+    ):
+        assert len(read_ner(tmp_path, content)) == 2
 
 
 def test_another_layout_is_refused_in_a_test_split(tmp_path):
@@ -412,6 +468,7 @@ def mutations(node):
 
 ROWS = [
     {"id": 3, "sentence": "好", "label": "1"},
+    {"id": 3, "text": "一", "text_pair": "二", "label": "1"},
     {"idx": "a", "sentence1": "一", "sentence2": "二", "label": 1},
     {"id": 3, "keyword": ["词", "语"], "abst": "摘要", "label": "1"},
     {

@@ -75,6 +75,25 @@ def test_labels_that_are_not_clear(config):
         read_labels(config, "config.json")
 
 
+def test_many_labels_are_read_in_linear_time():
+    """A name is compared with few others: each comparison is counted."""
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str(self) == str(other)
+
+    names = [Name(number) for number in range(2000)]
+    assert read_labels({"id2label": names}, "config.json") == [str(number) for number in range(2000)]
+    assert compared < 10 * len(names)
+    with pytest.raises(PredictorError, match="calls two classes '7'"):
+        read_labels({"id2label": [*names, Name(7)]}, "config.json")
+
+
 def test_a_folder_is_refused_when_it_is_opened(exported, tmp_path):
     """The predictor and the training scripts read one way."""
     source, inputs, expected = exported("afqmc")

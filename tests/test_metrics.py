@@ -135,7 +135,23 @@ def test_answers_are_the_best_spans_of_all_windows():
 
 def test_answers_where_no_pair_of_the_best_fits():
     """The best starts all stand behind the best ends: still an answer, the best span that there is."""
-    start, end = np.arange(30.0), -np.arange(30.0)
-    (best, *_) = read_answers([(start, end, 0)], "字" * 30, [(i, i + 1) for i in range(30)], n_best_size=2)
+    start, end = np.arange(60.0), -np.arange(60.0)
+    (best, *_) = read_answers([(start, end, 0)], "字" * 60, [(i, i + 1) for i in range(60)], n_best_size=2)
     assert best["end"] - best["start"] == 1
     assert read_answers([(np.zeros(0), np.zeros(0), 0)], " ", [])[0]["answer"] == ""
+
+
+def test_confidences_do_not_depend_on_how_many_answers_are_returned():
+    generator = np.random.default_rng(1)
+    context, offsets = "".join(chr(0x4E00 + i) for i in range(40)), [(i, i + 1) for i in range(40)]
+    windows = [(generator.normal(size=25), generator.normal(size=25), first) for first in (0, 15)]
+    twenty = read_answers(windows, context, offsets)
+    assert len(twenty) == 20 and sum(a["confidence"] for a in twenty) == pytest.approx(1)
+    for n_best_size in (1, 5, 19):
+        assert read_answers(windows, context, offsets, n_best_size) == twenty[:n_best_size]
+    thirty = read_answers(windows, context, offsets, 30)
+    assert len(thirty) == 30 and sum(a["confidence"] for a in thirty) == pytest.approx(1)
+    # Where the best starts all lie behind the best ends, too.
+    start, end = np.arange(60.0), -np.arange(60.0)
+    apart = [(start, end, 0)], "".join(chr(0x4E00 + i) for i in range(60)), [(i, i + 1) for i in range(60)]
+    assert read_answers(*apart, 1) == read_answers(*apart)[:1] and read_answers(*apart)[0]["confidence"] < 0.06

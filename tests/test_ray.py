@@ -216,6 +216,7 @@ def test_what_is_wrong_is_said_before_ray_starts(exported, tmp_path):
     write_lines(texts, [{"text": "书", "label": 1}])
     pq.write_table(pa.table({"sentence": ["书"]}), table)
     (tmp_path / "a.gz").touch()
+    (tmp_path / "a.csv").touch()
     (tmp_path / "broken.parquet").write_bytes(b"no")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "other.txt").touch()
@@ -226,6 +227,7 @@ def test_what_is_wrong_is_said_before_ray_starts(exported, tmp_path):
 
     check(1, "no such file", tmp_path / "none*")
     check(1, "is compressed", tmp_path / "a.gz")
+    check(1, "is a table", tmp_path / "a.csv")
     check(1, "mixed", texts, "--input", texts, table)
     check(1, "broken.parquet is not a Parquet file", tmp_path / "broken.parquet")
     check(1, "a.parquet has no column `text`, but sentence; see --text_column", table)

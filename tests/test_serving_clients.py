@@ -94,7 +94,7 @@ def test_single_texts(servers):
     assert len(out.splitlines()) == 3 and out.count("confidence") == 2
 
 
-@pytest.mark.parametrize("dataset", ["afqmc", "msra_ner", "cmrc2018"])
+@pytest.mark.parametrize("dataset", ["tnews", "afqmc", "msra_ner", "cmrc2018"])
 def test_built_in_examples(dataset, servers):
     out, err = run(dataset, servers(dataset))
     assert sum(not line.startswith(" ") for line in out.splitlines()) == 2 and not err
@@ -104,6 +104,7 @@ def test_what_the_server_refuses(servers):
     tnews = servers("tnews")
     data = ["--data_dir", SAMPLE_DATA, "--dataset"]
     refused(["answered 422", "`text` is empty"], "tnews", tnews, "--text", " ")
+    refused(["answered 422", "single texts; got two texts"], "tnews", tnews, "--text", "球", "--text_pair", "球")
     says = ["texts 1 to 65: ", "answered 413: texts of a request: 65, the limit is 64 (--batch_size"]
     refused(says, "tnews", tnews, *data, "tnews", "--batch_size", 65, "--concurrency", 1)
     says = ["no model other at http", "--model can be ernie_cls (seq_cls)"]

@@ -118,6 +118,8 @@ def test_the_answer_is_shown(dataset, language, ready, submit, browsers, servers
     _, inputs, expected = exported(dataset)
     item = inputs[max(range(len(inputs)), key=lambda i: len(expected[i]))]  # of sentences, the one with most entities
     (answer,) = answers_of(dataset, servers(dataset).ask({"data": data_of(dataset, [item])}).json()["result"])
+    fields = [field for field in browser.all("#ask textarea") if field.is_displayed()]  # as many as there are texts
+    assert len(fields) == len(data_of(dataset, [item])) and all(f.get_attribute("required") for f in fields)
     shown = browser.ask(*([item] if isinstance(item, str) else item))
     if dataset == "msra_ner":
         assert answer and browser.text("#answer .text").replace("\n", "").startswith(item[: answer[0]["start"]])

@@ -4,14 +4,15 @@ python infer_cpu.py --model_path best_models/tnews/export                       
 python infer_cpu.py --model_path best_models/tnews/export --input texts.txt --output answers.jsonl
 cat texts.txt | python infer_cpu.py --model_path best_models/tnews/export --input -
 
-Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-value per line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), JSON lines, or CSV and TSV with a
+header; output is one JSON value per line. README.md describes both.
 """
 
 import sys
 
 try:
-    from ernie_predictor.commandline import answer, new_parser, open_input, parse, read_items, run
+    from ernie_predictor.commandline import answer, new_parser, open_input, parse, run
+    from ernie_predictor.inputs import columns_of, read_items
 except ImportError as e:
     sys.exit(f"infer_cpu.py: error: {e}; pip install -r requirements_cpu.txt")
 from ernie_predictor.cpu import BACKENDS, PRECISIONS
@@ -36,7 +37,7 @@ def main():
     with open_input("--calibration", args.calibration) as texts:
 
         def calibration(task):
-            return read_items(texts, args.calibration, task, args.on_error)
+            return read_items(texts, args.calibration, task, args.on_error, columns_of(args, task))
 
         answer(
             args,

@@ -4,8 +4,8 @@ python infer_gpu.py --model_path best_models/tnews/export                       
 python infer_gpu.py --model_path best_models/tnews/export --precision_mode fp16 --input texts.txt --output answers.jsonl
 cat texts.txt | python infer_gpu.py --model_path best_models/tnews/export --input -
 
-Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-value per line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), JSON lines, or CSV and TSV with a
+header; output is one JSON value per line. README.md describes both.
 """
 
 import argparse

@@ -8,11 +8,9 @@ python client_seq_cls.py --dataset afqmc --data_dir DIR                         
 import sys
 
 try:
-    from ernie_client import main
+    from ernie_client import EXAMPLES, main
 except ImportError as e:
     sys.exit(f"client_seq_cls.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
-
-EXAMPLES = [("怎么开通信用卡", "我要办理信用卡"), ("花呗怎么还款", "借呗的利息怎么算")]
 
 
 def read_answers(result):
@@ -25,4 +23,4 @@ def shown(answer):
 
 
 if __name__ == "__main__":
-    main("seq_cls", "ernie_cls", ["max_seq_len"], EXAMPLES, read_answers, shown, __doc__)
+    main("seq_cls", "ernie_cls", ["max_seq_len"], EXAMPLES["pairs"], read_answers, shown, __doc__)

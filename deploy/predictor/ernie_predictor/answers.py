@@ -218,12 +218,15 @@ def marked_up(text, entities):
     return "".join(parts) + text[end:]
 
 
+CANDIDATES = 20  # answers that a confidence is a share of, however few of them are returned
+
+
 def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50):
     """Reading comprehension: the likeliest spans of one context for one question.
 
-    Every window proposes its `n_best_size` best starts and ends; a pair's score is the sum of its two logits,
-    and the softmax over the `n_best_size` best pairs of all windows is their confidence (the way of BERT's
-    SQuAD baseline, Devlin et al. 2018).
+    Every window proposes its best starts and ends; a pair's score is the sum of its two logits, and the softmax over
+    the best pairs of all windows is their confidence (the way of BERT's SQuAD baseline, Devlin et al. 2018). These are
+    `CANDIDATES`, or `n_best_size` if that is more, so that the confidence does not depend on how many are returned.
 
     Args:
         windows: [(start_logits, end_logits, first)]: logits float [pieces] of the window's context pieces alone,
@@ -233,25 +236,15 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         max_answer_length: longest answer, in pieces.
 
     Returns:
-        [{"answer": str, "start": int, "end": int, "confidence": float}], best first, no text twice;
-        one empty answer where the context has no pieces.
+        At most `n_best_size` of [{"answer": str, "start": int, "end": int, "confidence": float}], best first, no text
+        twice; one empty answer where the context has no pieces.
     """
-    # What the tokenizer drops after a piece, such as an accent, belongs to it.
-    limits = [start for start, _ in offsets[1:]] + [len(context)]
-    stops = [end if end >= limit else _dropped_until(context, end, limit) for (_, end), limit in zip(offsets, limits)]
-    found = {}
-    for start_logits, end_logits, first in windows:
-        starts, ends = _top(start_logits, n_best_size), _top(end_logits, n_best_size)
-        lengths = ends[None, :] - starts[:, None] + 1
-        rows, columns = np.nonzero((lengths > 0) & (lengths <= max_answer_length))
-        scores = start_logits[starts[rows]] + end_logits[ends[columns]]
-        for score, begin, last in zip(scores.tolist(), starts[rows] + first, ends[columns] + first):
-            span = (offsets[begin][0], stops[last])
-            found[span] = max(score, found.get(span, score))
+    count = max(n_best_size, CANDIDATES)
     longest = max((len(start) for start, _, _ in windows), default=0)
-    if not found and n_best_size < longest:
-        # All of the best ends lie before the best starts: look at every pair.
-        return read_answers(windows, context, offsets, longest, max_answer_length)[:n_best_size]
+    # If all of the best ends lie before the best starts: look at every pair.
+    found = _spans(windows, context, offsets, count, max_answer_length) or _spans(
+        windows, context, offsets, longest, max_answer_length
+    )
     if not found:
         return [{"answer": "", "start": 0, "end": 0, "confidence": 1.0}]
     # Equal scores: the earlier, shorter span, so that the order never depends on the windows.
@@ -261,10 +254,27 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
         if context[start:end] not in texts:
             texts.add(context[start:end])
             answers.append({"answer": context[start:end], "start": start, "end": end, "confidence": score})
-        if len(answers) == n_best_size:
+        if len(answers) == count:
             break
     confidences = softmax(np.array([a["confidence"] for a in answers]))
-    return [{**a, "confidence": float(c)} for a, c in zip(answers, confidences)]
+    return [{**a, "confidence": float(c)} for a, c in zip(answers, confidences)][:n_best_size]
+
+
+def _spans(windows, context, offsets, count, max_answer_length):
+    """{(start, end) in characters: score} of the pairs of each window's `count` best starts and ends."""
+    # What the tokenizer drops after a piece, such as an accent, belongs to it.
+    limits = [start for start, _ in offsets[1:]] + [len(context)]
+    stops = [end if end >= limit else _dropped_until(context, end, limit) for (_, end), limit in zip(offsets, limits)]
+    found = {}
+    for start_logits, end_logits, first in windows:
+        starts, ends = _top(start_logits, count), _top(end_logits, count)
+        lengths = ends[None, :] - starts[:, None] + 1
+        rows, columns = np.nonzero((lengths > 0) & (lengths <= max_answer_length))
+        scores = start_logits[starts[rows]] + end_logits[ends[columns]]
+        for score, begin, last in zip(scores.tolist(), starts[rows] + first, ends[columns] + first):
+            span = (offsets[begin][0], stops[last])
+            found[span] = max(score, found.get(span, score))
+    return found
 
 
 def _top(logits, n):

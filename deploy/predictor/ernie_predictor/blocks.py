@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from .commandline import line_item, to_json
+from .commandline import to_json
 from .errors import PredictorError, UsageError, one_line
+from .inputs import DELIMITERS, SPREADSHEETS, line_item
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
 # A file under its final name is complete in these: an upload shows when it ends. Elsewhere it is written and renamed.
@@ -111,6 +112,8 @@ def find_files(names):
     for path in found:
         if path.endswith(COMPRESSED):
             raise PredictorError(f"{path} is compressed, and cannot be split: decompress it, or convert it to Parquet")
+        if path.lower().endswith((*DELIMITERS, *SPREADSHEETS)):
+            raise PredictorError(f"{path} is a table, and would be read as lines of text: convert it to Parquet")
     if len({path.endswith(".parquet") for path in found}) > 1:
         raise PredictorError("--input: Parquet files and others are mixed; read them in two jobs")
     return filesystem, [found[path] for path in sorted(found)]

@@ -1,7 +1,7 @@
 """What infer_cpu.py and infer_gpu.py share: flags, input and output, --benchmark, and how they end.
 
-Input is one text per line (pairs, and question and context, with a tab between them), or JSON lines; output is one JSON
-value per line. README.md describes both.
+Input is one text per line (pairs, and question and context, with a tab between them), JSON lines, or CSV and TSV with a
+header; output is one JSON value per line. README.md describes both.
 """
 
 import argparse
@@ -20,12 +20,15 @@ from tqdm import tqdm
 
 from .answers import marked_up
 from .errors import PredictorError, UsageError, one_line
+from .inputs import columns_of, read_items
+from .machine import open_standard_streams
 from .predictor import ErniePredictor
 from .tasks import ARCHITECTURES
 from .tokenizer import TOKENIZERS
 
 EXAMPLES = {
     "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "女排打破全国纪录，主教练赛后落泪"],
+    "pairs": [("怎么开通信用卡", "我要办理信用卡"), ("花呗怎么还款", "借呗的利息怎么算")],  # seq_cls, too
     "token_cls": [
         "校长宋婷说，宁岭市人民医院的学生已经超过292人。",
         "宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。",
@@ -79,6 +82,10 @@ def new_parser(description):
     add = parser.add_argument_group("Texts and answers").add_argument
     add("--input", metavar="FILE", help="- for standard input (default: two built-in examples)")
     add("--output", metavar="FILE", help="written when all lines are answered (default: standard output)")
+    add("--text", "--question", metavar="TEXT", help="one text, or question, in place of --input")
+    add("--text_pair", "--context", metavar="TEXT", help="its second text, or the question's context")
+    add("--text_column", "--question_column", metavar="NAME", help="column of CSV and TSV, or field of JSON lines")
+    add("--text_pair_column", "--context_column", metavar="NAME", help="that of the second text")
     add("--on_error", choices=("stop", "skip"), default="stop", help="at a broken line stop, or report and skip it")
     add = parser.add_argument_group("Speed").add_argument
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch; with 1 each line is answered "
@@ -92,6 +99,12 @@ def new_parser(description):
 
 def parse(parser):
     args = parser.parse_args()
+    if args.text is not None and args.input is not None:
+        parser.error("--text is one text, --input is a file: leave one of them out")
+    if args.text is None and args.text_pair is not None:
+        parser.error("--text_pair needs --text (--context needs --question)")
+    if (args.text_column or args.text_pair_column) and not (args.input or getattr(args, "calibration", None)):
+        parser.error("--text_column and --text_pair_column are for --input FILE")
     if args.input == "-" and getattr(args, "calibration", None) == "-":
         parser.error("--calibration and --input cannot both read standard input: name a file for one of them")
     if args.benchmark and args.output:
@@ -122,22 +135,37 @@ def answer(args, **options):
             doc_stride=args.doc_stride,
             **options,
         )
-        if source is None:
-            items = EXAMPLES[predictor.task.name]
+        predictor.warned = True  # how many texts are truncated is said once, at the end
+        task = predictor.task
+        task.truncated = 0  # those of --calibration do not count
+        if source is not None:
+            items = read_items(source, args.input, task, args.on_error, columns_of(args, task))
+        elif args.text is not None:
+            items = [item_of_flags(args, task)]
         else:
-            items = read_items(source, args.input, predictor.task, args.on_error)
+            items = EXAMPLES["pairs" if task.name == "seq_cls" and task.second_required else task.name]
         if args.benchmark:
-            benchmark(predictor, list(items) if source else items * max(8 * args.batch_size, FEWEST_TEXTS))
-        elif source is None and args.output is None:
+            given = source is not None or args.text is not None
+            benchmark(predictor, list(items) if given else items * max(8 * args.batch_size, FEWEST_TEXTS))
+            return
+        if source is None and args.text is None and args.output is None:
             for item, answer in zip(items, predictor.predict(items)):
-                if sys.stdout.isatty() and predictor.task.name == "token_cls":
+                if sys.stdout.isatty() and task.name == "token_cls":
                     print(marked_up(item, answer))
                 else:
                     print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))
         else:
             write_answers(predictor, items, sink)
-        if summary := predictor.task.truncation_summary():
+        if summary := task.truncation_summary():
             print(f"{os.path.basename(sys.argv[0])}: {summary}", file=sys.stderr)
+
+
+def item_of_flags(args, task):
+    """--text and --text_pair, checked."""
+    try:
+        return task.check(args.text if args.text_pair is None else (args.text, args.text_pair))
+    except PredictorError as e:
+        raise UsageError(f"--text: {e}") from None
 
 
 def existing_file(text):
@@ -163,6 +191,8 @@ def open_input(flag, name):
     if name is None:
         return contextlib.nullcontext()
     if name == "-":
+        if sys.stdin is None:
+            raise PredictorError(f"standard input is closed: name a file with {flag}")
         return contextlib.nullcontext(sys.stdin.buffer)
     try:
         return open(name, "rb")
@@ -225,75 +255,20 @@ def follow_links(name):
     return name, None
 
 
-def read_items(lines, name, task, on_error):
-    """Yields the text or texts of each line, as `task.check` returns them.
-
-    Args:
-        lines: an iterable of bytes. A line that begins with {, after white space or not, is a JSON object; others are
-            text, where a tab separates two texts if the task takes two.
-
-    Raises:
-        PredictorError: a line is broken, and `on_error` is "stop"; names the line. With "skip" it is printed.
-    """
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield parse_line(line, task, first=number == 1)
-        except PredictorError as e:
-            where = f"{'standard input' if name == '-' else name} line {number}"
-            if on_error == "stop":
-                raise PredictorError(f"{where}: {e} (--on_error skip skips such lines)") from None
-            tqdm.write(f"{where} is left out: {e}", file=sys.stderr)
-
-
-def parse_line(line, task, first=False):
-    return task.check(line_item(line, task, first))
-
-
-def line_item(line, task, first=False):
-    """What a line holds, not checked yet: a dict, a str, or a list where there are tabs and the task takes two texts.
-
-    Raises:
-        PredictorError: the line is not UTF-8, empty, or not JSON although it looks like it.
-    """
-    try:
-        # \n alone ends a line: U+2028 and U+0085 occur in real texts.
-        text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as e:
-        raise PredictorError(f"not UTF-8: {e.reason} at byte {e.start + 1}") from None
-    if not text.strip():
-        raise PredictorError("empty, expected " + task.expected)
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text.strip())
-        except (ValueError, RecursionError) as e:
-            raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
-    if _begins_array(text.strip()):
-        raise PredictorError("a JSON array; write one object per line, without brackets and commas around them")
-    if task.second is None or "\t" not in text:
-        return text
-    return text.split("\t")
-
-
-def _begins_array(text):
-    """Whether a line is a JSON array of texts or objects, or its beginning; "[转载]", "[1]" and "[CLS]" are text."""
-    if not text.startswith("["):
-        return False
-    rest = text[1:].lstrip()
-    if not rest:
-        return True
-    try:
-        item, end = json.JSONDecoder().raw_decode(rest)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(item, (dict, list)) or (isinstance(item, str) and rest[end:].strip()[:1] in ("", ",", "]"))
-
-
 def write_answers(predictor, items, sink):
-    """Writes one answer per line as they come, with a progress bar on a terminal."""
+    """Writes one answer per line as they come. A terminal shows progress, and in the end how many they were."""
     hidden = sink.isatty() or not sys.stderr.isatty()
-    for answer in tqdm(predictor.predict_stream(items), unit=" texts", disable=hidden):
-        sink.write(to_json(answer) + "\n")
-        sink.flush()
+    columns, rows = (0, 0) if hidden else os.get_terminal_size(sys.stderr.fileno())
+    start = time.perf_counter()
+    # On a terminal that does not know its size, as containers have, tqdm would show nothing.
+    with tqdm(unit=" texts", disable=hidden, leave=False, ncols=columns or 80, nrows=rows or 24) as bar:
+        for answer in predictor.predict_stream(items):
+            sink.write(to_json(answer) + "\n")
+            sink.flush()
+            bar.update()
+    if not hidden:
+        rate = bar.n / (time.perf_counter() - start)
+        print(f"{os.path.basename(sys.argv[0])}: {bar.n:,} texts, {rate:,.0f} texts/s", file=sys.stderr)
 
 
 def to_json(answer):
@@ -348,6 +323,7 @@ def stop(message, status):
 
 def run(main, requirements):
     """Calls main(); what a user can fix ends in one message and an exit status."""
+    open_standard_streams()
     try:
         main()
         sys.stdout.flush()

@@ -5,6 +5,7 @@ client can score what a server answers:
     score("seq_cls", predictor.predict(items), gold)        {"accuracy": ...}
 """
 
+import itertools
 import os
 import unicodedata
 
@@ -117,12 +118,15 @@ def _find_file(task_name, data_dir, dataset, split):
         raise PredictorError(f"no folder {folder}: --data_dir {data_dir} {found}")
     # MSRA_NER has two splits only and is scored on test.
     splits = [split, "test"] if task_name == "token_cls" and split == "dev" else [split]
-    names = [f"{name}.{suffix}" for name in splits for suffix in SUFFIXES[task_name]]
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.isfile(path):
-            return path
-    raise PredictorError(f"no file {' or '.join(names)} in {folder}, which {_contents(folder)}")
+    names = [[f"{name}.{suffix}" for suffix in SUFFIXES[task_name]] for name in splits]
+    for of_split in names:
+        found = [name for name in of_split if os.path.isfile(os.path.join(folder, name))]
+        if len(found) > 1:
+            raise PredictorError(f"{folder} has {' and '.join(found)}, which are one split: keep one of them")
+        if found:
+            return os.path.join(folder, found[0])
+    names = " or ".join(itertools.chain.from_iterable(names))
+    raise PredictorError(f"no file {names} in {folder}, which {_contents(folder)}")
 
 
 def _contents(folder):

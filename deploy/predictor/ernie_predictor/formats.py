@@ -36,20 +36,22 @@ def read_text(path):
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as e:
         line = content.count(b"\n", 0, e.start) + 1
-        reason = next((text for start, text in FILE_STARTS.items() if content.startswith(start)), None)
-        if reason is None:
-            reason = f"{e.reason} at byte {e.start} of the file"
-            if _can_decode(content, "gb18030"):
-                reason += "; if it is GBK or GB18030, save it as UTF-8"
+        reason = file_kind(content) or f"{e.reason} at byte {e.start} of the file{encoding_hint(content)}"
         raise PredictorError(f"{path} line {line} is not UTF-8: {reason}") from e
 
 
-def _can_decode(content, encoding):
+def file_kind(content):
+    """What a file is instead of UTF-8, by its first bytes, and what to do; None where they do not tell."""
+    return next((text for start, text in FILE_STARTS.items() if content.startswith(start)), None)
+
+
+def encoding_hint(content):
+    """What may be done about bytes that are not UTF-8, to be added to a message."""
     try:
-        content.decode(encoding)
+        content.decode("gb18030")
     except UnicodeDecodeError:
-        return False
-    return True
+        return ""
+    return "; if it is GBK or GB18030, save it as UTF-8"
 
 
 def read_lines(path):
@@ -119,8 +121,15 @@ def check_characters(text, key, where):
 ROW = 'one JSON object per line, such as {"sentence": "...", "label": "..."}'
 
 # The fields with a row's texts. A file is of the first of these formats that its first row has, so that a further
-# column (`keyword`, `target`) beside `sentence` changes nothing.
-ROW_FORMATS = (("sentence",), ("sentence1", "sentence2"), ("keyword", "abst"), ("target", "text"))
+# column (`keyword`, `target`) beside `sentence` changes nothing. The last two are those of prediction.
+ROW_FORMATS = (
+    ("sentence",),
+    ("sentence1", "sentence2"),
+    ("keyword", "abst"),
+    ("target", "text"),
+    ("text", "text_pair"),
+    ("text",),
+)
 
 
 def read_seq_cls(path, labelled, no_agreement=None):
@@ -155,9 +164,13 @@ def row_format(row):
     """The one of `ROW_FORMATS` that a row has, or that it has in part."""
     for fields in ROW_FORMATS:
         if all(field in row for field in fields):
+            # Elsewhere a `target` is something else, and `text_pair` is null where there is none.
+            if fields == ("target", "text") and not isinstance(row["target"], dict):
+                continue
+            if fields == ("text", "text_pair") and row["text_pair"] is None:
+                continue
             return fields
-    # `text` alone is no sign of CLUEWSC2020: people call a sentence so.
-    return next((fields for fields in ROW_FORMATS if any(f in row for f in fields if f != "text")), ROW_FORMATS[0])
+    return next((fields for fields in ROW_FORMATS if any(f in row for f in fields)), ROW_FORMATS[0])
 
 
 def row_texts(row, fields, where):
@@ -172,12 +185,20 @@ def row_texts(row, fields, where):
         check_characters(text, "keyword", where)
         return {"text": text, "text_pair": text_of(row, "abst", where)}
     texts = [text_of(row, field, where) for field in fields]
+    if fields == ("text",) and row.get("text_pair") is not None:
+        raise PredictorError(f"{where}: has a `text_pair`, the first row has none: a data set has one or the other")
     return {"text": texts[0], "text_pair": texts[1] if len(texts) > 1 else None}
 
 
 def label_of(row, where):
     """A row's label as text: `1` and "1 " are one label."""
-    label = row.get("label")
+    if "label" not in row:
+        raise PredictorError(f"{where}: no field `label`; it has {', '.join(row) or 'none'}")
+    label = row["label"]
+    if isinstance(label, list):
+        raise PredictorError(
+            f"{where}: `label` is {shown(label)}, expected one label's name; several labels per text are not supported"
+        )
     if not isinstance(label, (str, int)) or not str(label).strip():
         raise PredictorError(f"{where}: `label` is {shown(label)}, expected a label's name")
     name = str(label).lower() if isinstance(label, bool) else str(label).strip()
@@ -222,6 +243,7 @@ def read_token_cls(path, labelled):
     """Reads MSRA_NER's format or CoNLL's columns. `\\x02`, which joins MSRA_NER's tokens, tells which."""
     lines = list(read_lines(path))
     examples = (_read_joined if any("\x02" in line for _, line in lines) else _read_columns)(path, lines, labelled)
+    _check_header(examples)
     for example in examples:
         if not any(token.strip() for token in example["tokens"]):
             raise PredictorError(f"{example['where']} has no tokens")
@@ -263,17 +285,19 @@ def _read_columns(path, lines, labelled):
     if rows > 1 and (not has_borders or rows == len(sentences)):
         found = "every sentence is one token" if has_borders else "there is neither \\x02 nor a blank line between them"
         raise PredictorError(f"{sentences[0][0][0]}: can't tell where sentences end: {found}; expected {NER_FORMATS}")
+    _check_columns(sentences)
     examples = []
     for sentence in sentences:
-        wheres, tokens, tags = map(list, zip(*sentence))
-        example = {"id": None, "where": wheres[0], "tokens": tokens}
-        examples.append(example if None in tags else {**example, "tags": tags})
-    _check_order(examples)
+        tokens = [columns[0].strip(" ") or " " for _, columns in sentence]
+        example = {"id": None, "where": sentence[0][0], "tokens": tokens}
+        if len(sentence[0][1]) > 1:
+            example["tags"] = [columns[-1] for _, columns in sentence]
+        examples.append(example)
     return examples
 
 
 def _rows(path, lines, labelled):
-    """Yields (file and line, token, tag or None) of each line of columns, and None for the end of a sentence."""
+    """Yields (file and line, columns) of each line, and None for the end of a sentence."""
     count = first = None  # the number of columns, that of the first line for all
     for number, line in lines:
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
@@ -286,7 +310,7 @@ def _rows(path, lines, labelled):
         count, first = count or len(columns), first or number
         if len(columns) != count:
             raise PredictorError(f"{where}: {len(columns)} columns; expected {count}, as in line {first}")
-        yield where, columns[0].strip(" ") or " ", _tag(columns[-1], where) if count > 1 else None
+        yield where, [*columns[:-1], _tag(columns[-1], where)] if count > 1 else columns
 
 
 def _split_columns(line, count):
@@ -298,19 +322,50 @@ def _split_columns(line, count):
     return [" ", *columns] if line[0] == " " and len(columns) == count - 1 else columns
 
 
-def _check_order(examples):
-    """Refuses columns in another order, which would train without complaint."""
-    sentences = [e["tokens"] for e in examples]
-    numbered = [tokens == [str(n) for n in range(1, len(tokens) + 1)] for tokens in sentences]
-    if all(numbered) and max(map(len, sentences), default=0) > 1:
+def _check_columns(sentences):
+    """Refuses files whose first column holds no tokens, which would train without complaint. Only sure signs count.
+
+    Args:
+        sentences: lists of (file and line, columns).
+    """
+    first = [[columns[0].strip() for _, columns in sentence] for sentence in sentences]
+    long = [column for column in first if len(column) > 1]
+    if not long:
+        return
+    tokens = [token for column in first for token in column]
+    others = [columns[1] for sentence in sentences for _, columns in sentence if len(columns) > 2]
+    advice = "the token first, its tag last"
+    if all(re.fullmatch("[0-9]{1,9}", token) for token in tokens) and all(map(_counts_up, first)):
         found = "row numbers"
-    elif sentences and all(re.fullmatch("O|[A-Z]-.+", token) for tokens in sentences for token in tokens):
+    elif all(re.fullmatch("O|[A-Z]-.+", token) for token in tokens):
         found = "tags"
+    elif len(long) > 1 and len(set(others)) > 1 and all(len(set(column)) == 1 for column in first):
+        found = f"the same in all rows of a sentence ({first[0][0]!r}), as numbers of sentences or documents are"
+    elif all(re.fullmatch("(?s:.)[0-9]", token) for token in tokens) and all(column[0][1] == "0" for column in first):
+        # Weibo NER's public files.
+        found, advice = f"a digit after each character ({first[0][0]!r}), its place in a word", "the character alone"
     else:
         return
-    raise PredictorError(
-        f"{examples[0]['where']}: the first column has {found}; expected the token first, its tag last"
-    )
+    raise PredictorError(f"{sentences[0][0][0]}: the first column has {found}; expected {advice}")
+
+
+def _counts_up(column):
+    numbers = [int(token) for token in column]
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+# What people call the columns in a header, lower case.
+TOKEN_NAMES = {"token", "tokens", "word", "words", "char", "character", "text", "text_a", "字", "词", "文本"}
+TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "标签", "标注"}
+
+
+def _check_header(examples):
+    """Refuses a header, which would become a token, and where tags have no prefix a kind of entity."""
+    tags = [tag for example in examples for tag in example.get("tags", ())]
+    if tags and tags[0].lower() in TAG_NAMES and tags.count(tags[0]) == 1:
+        token, where = examples[0]["tokens"][0], examples[0]["where"]
+        if token.lower() in TOKEN_NAMES:
+            raise PredictorError(f"{where}: {token!r} and {tags[0]!r} look like a header; remove this line")
 
 
 def _tag(tag, where):

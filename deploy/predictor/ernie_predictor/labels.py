@@ -59,9 +59,11 @@ def _in_order(pairs, where):
             missing = 0 if first > 1 else place
             raise PredictorError(f"{where} has no class {missing}, but {len(pairs)} others; {EXPECTED}")
     labels = [_name(label, where) for _, label in pairs]
-    for index, label in enumerate(labels):
-        if label in labels[:index]:
+    seen = set()
+    for label in labels:
+        if label in seen:
             raise PredictorError(f"{where} calls two classes {label!r}; {EXPECTED}")
+        seen.add(label)
     return labels
 
 

@@ -1,10 +1,11 @@
-"""What this machine offers: cores, the processor's name and instructions."""
+"""What this machine offers: cores, the processor's name and instructions, standard streams."""
 
 import hashlib
 import math
 import os
 import platform
 import re
+import sys
 
 
 def usable_cores(root="/"):
@@ -100,3 +101,13 @@ def processor_id():
     """12 hex digits for the processor's kind: its name and instructions. Clouds give one name to several kinds."""
     kind = (platform.machine(), processor(), _instructions())
     return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
+
+
+def open_standard_streams():
+    """Gives closed standard streams (`2>&-`) to /dev/null: a file that is opened would take the number of a closed one,
+    and would then hold what libraries print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  as long as the process lives

@@ -182,7 +182,7 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"--batch_size {batch_size}: must be 1 or more")
         self.task, self.model, self.batch_size = task, model, batch_size
-        self._warned = False
+        self.warned = False  # of a text that is truncated, once
 
     def __reduce__(self):
         raise PredictorError("a Predictor of a task and a model cannot be pickled; an ErniePredictor of a folder can")
@@ -192,7 +192,8 @@ class Predictor:
 
         Args:
             items: an iterable of
-                - seq_cls: str, (text, text_pair), or {"text", "text_pair"};
+                - seq_cls: str, (text, text_pair), or {"text", "text_pair"}; only single texts, or only pairs, if
+                  config.json says what the model was fine-tuned on;
                 - token_cls: str or {"text"};
                 - qa: (question, context) or {"question", "context"}.
 
@@ -241,8 +242,8 @@ class Predictor:
     def _answer(self, pairs):
         truncated = self.task.truncated
         features, notes = self.task.tokenize(pairs)
-        if self.task.truncated > truncated and not self._warned:
-            self._warned = True
+        if self.task.truncated > truncated and not self.warned:
+            self.warned = True
             what, limit = self.task.limit()
             logger.warning(f"a {what} is longer than {limit} tokens and is truncated, and so is every longer one")
         return self.task.read(pairs, notes, self.run(features))

@@ -29,8 +29,8 @@ ARCHITECTURES = {
     "token_cls": "TokenClassification",
     "qa": "QuestionAnswering",
 }
-# Where config.json keeps what `Task.params` holds, in `task_specific_params`.
-PARAMS_NAMES = {"token_cls": "token-classification", "qa": "question-answering"}
+# Where config.json keeps what `Task.params` holds, in `task_specific_params`; for seq_cls it holds `text_pair`.
+PARAMS_NAMES = {"seq_cls": "text-classification", "token_cls": "token-classification", "qa": "question-answering"}
 SHORTEST = 8  # tokens that --max_seq_length must allow, as in training
 
 # What the model reads: input_ids and token_type_ids, of equal length.
@@ -38,7 +38,10 @@ Feature = tuple[list[int], list[int]]
 # {"label", "confidence"}, a list of entities, or {"answer", "start", "end", "confidence", "n_best"}.
 Answer = dict[str, Any] | list[dict[str, Any]]
 
+BEGINNING = 16  # characters per token of the beginning of a long text, which mostly holds more tokens than are read
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_WORD_END = re.compile("[ \n\u4e00-\u9fa5]")  # after any of these, a word begins
 
 
 class Pair(NamedTuple):
@@ -67,6 +70,7 @@ class Task:
     first: str = "text"  # names of the texts
     second: str | None = None
     second_required = False
+    second_refused = False
     expected = "a text"
     # As in `DataArguments`, for models whose config.json does not say.
     defaults: ClassVar[dict[str, int]] = {}
@@ -114,7 +118,7 @@ class Task:
         elif not isinstance(item, (tuple, list)) or len(item) != 2:
             raise PredictorError(f"expected {self.expected}; got {item!r:.60}")
         text, second = item
-        if second is not None and self.second is None:
+        if second is not None and (self.second is None or self.second_refused):
             raise PredictorError(f"expected {self.expected}; got two texts")
         if second is None and self.second_required:
             raise PredictorError(f"expected {self.expected}; there is no {self.second}")
@@ -160,15 +164,32 @@ class Task:
 
 
 class SequenceClassification(Task):
-    """Answers: {"label": str, "confidence": float}."""
+    """Answers: {"label": str, "confidence": float}.
+
+    Attributes:
+        text_pair: whether the model was fine-tuned on pairs of texts, and so takes nothing else; None: not known.
+    """
 
     name = "seq_cls"
     second = "text_pair"
     expected = 'a text, a pair of texts, or {"text": ..., "text_pair": ...}'
 
+    def __init__(self, tokenizer, max_seq_length, id2label=None, params=None):
+        super().__init__(tokenizer, max_seq_length, id2label, params)
+        self.set_text_pair((params or {}).get("text_pair"))
+
+    def set_text_pair(self, text_pair: bool | None) -> None:
+        self.text_pair, self.second_required, self.second_refused = text_pair, text_pair is True, text_pair is False
+        if text_pair is False:
+            self.expected = 'a text or {"text": ...}, since the model was fine-tuned on single texts'
+        elif text_pair:
+            self.expected = (
+                'a pair of texts or {"text": ..., "text_pair": ...}, since the model was fine-tuned on pairs'
+            )
+
     def tokenize(self, pairs):
-        encodings = self.tokenizer.encode([text for text, _ in pairs], offsets=False)
-        seconds = iter(self.tokenizer.encode([second for _, second in pairs if second is not None], offsets=False))
+        encodings = self._encode([text for text, _ in pairs])
+        seconds = iter(self._encode([second for _, second in pairs if second is not None]))
         features = []
         for encoding, (_, second) in zip(encodings, pairs):
             second_ids = None if second is None else next(seconds).ids
@@ -177,8 +198,24 @@ class SequenceClassification(Task):
             self.truncated += needed > len(features[-1][0])
         return features, [None] * len(pairs)
 
+    def _encode(self, texts):
+        """Encodings of texts; of a very long one, the beginning alone, which has more tokens than are read: all of 6 MB
+        would take a gigabyte."""
+        begins = [_beginning(text, BEGINNING * self.max_seq_length) for text in texts]
+        encodings = self.tokenizer.encode(begins, offsets=False)
+        for index, (text, begin, encoding) in enumerate(zip(texts, begins, encodings)):
+            if len(begin) < len(text) and len(encoding.ids) < self.max_seq_length:
+                (encodings[index],) = self.tokenizer.encode([text], offsets=False)
+        return encodings
+
     def read(self, pairs, notes, logits):
         return [read_class(outputs[0], self.id2label) for _, outputs in zip(pairs, logits)]
+
+
+def _beginning(text, length):
+    """A text's first characters, `length` or more, up to the end of a word."""
+    end = _WORD_END.search(text, length) if len(text) > length else None
+    return text[: end.end()] if end else text
 
 
 class TokenClassification(Task):
@@ -347,17 +384,17 @@ def load_task(
     if name != "qa" and not labels:
         raise PredictorError(f"{model_dir}/config.json has no `id2label`, the names of the labels")
     own = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
-    words, rows = max(own.vocab.values()) + 1, config.get("vocab_size")
+    words, rows = max(own.vocab.values()) + 1, _whole_number(config, "vocab_size", model_dir)
     if rows is not None and words > rows:
         raise PredictorError(
             f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
             "different models"
         )
     length = max_seq_length or own.model_max_length
-    longest = config.get("max_position_embeddings", length)
+    longest = _whole_number(config, "max_position_embeddings", model_dir) or length
     if not SHORTEST <= length <= longest:
         raise UsageError(f"--max_seq_length {length}: {model_dir} takes {SHORTEST} to {longest} tokens")
-    params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(name))
+    params = _read_params(config, name, model_dir)
     if doc_stride is not None:
         if "doc_stride" not in TASKS[name].defaults:
             raise UsageError(f"--doc_stride: a {name} model reads no windows; longer texts are truncated")
@@ -365,7 +402,7 @@ def load_task(
             raise UsageError(
                 f"--doc_stride {doc_stride}: must be 1 or more, and less than the {length} tokens of a window"
             )
-        params = {**(params or {}), "doc_stride": doc_stride}
+        params["doc_stride"] = doc_stride
     try:
         return TASKS[name](own, length, dict(enumerate(labels)), params)
     except PredictorError as e:
@@ -383,12 +420,39 @@ def task_of(model_dir: str | os.PathLike[str]) -> str:
 
 def _architecture(config, model_dir):
     """(task, architecture) that config.json names."""
-    architecture = str((config.get("architectures") or ["?"])[0])
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else "?"
     name = next((name for name, end in ARCHITECTURES.items() if architecture.endswith(end)), None)
     if name is None:
         ends = ", ".join(f"...For{end}" for end in ARCHITECTURES.values())
         raise PredictorError(f"{model_dir}/config.json: `architectures` names {architecture}, expected one of {ends}")
     return name, architecture
+
+
+def _read_params(config, task_name, model_dir):
+    """What `task_specific_params` of config.json says of a task, {name: value}; unknown names are left out.
+
+    Raises:
+        PredictorError: a value is one that no training writes.
+    """
+    of_tasks = config.get("task_specific_params")
+    found = of_tasks.get(PARAMS_NAMES[task_name]) if isinstance(of_tasks, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    params = {name: _whole_number(found, name, model_dir) for name in TASKS[task_name].defaults}
+    if task_name == "seq_cls":
+        text_pair = params["text_pair"] = found.get("text_pair")
+        if not isinstance(text_pair, bool | None):
+            raise PredictorError(f"{model_dir}/config.json: `text_pair` is {text_pair!r:.60}, expected true or false")
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _whole_number(values, name, model_dir):
+    """A number of config.json, 1 or more; None where there is none."""
+    value = values.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise PredictorError(f"{model_dir}/config.json: `{name}` is {value!r:.60}, expected a whole number, 1 or more")
+    return value
 
 
 def _read_config(model_dir):

@@ -92,6 +92,16 @@ class Client:
             raise PredictorError(f"no model {self.model} at {self.url}; --model can be {', '.join(names)}")
         return models[self.model]
 
+    def info_when_open(self):
+        """`info` of a model that is open; of one that is still being opened after as many retries, what is known."""
+        for _ in range(self.retries):
+            info = self.info()
+            if info.get("state") != "opening":
+                return info
+            self.say("the model is being opened; trying again")
+            time.sleep(2)
+        return self.info()
+
     def unlike(self):
         """The error for an answer that is in no known form."""
         return PredictorError(f"{self.url} answers in another form than {self.server} does")

@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
+from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop, whole_number
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -64,6 +64,8 @@ def ask_server(task_name, model, parameters, examples, read_answers, shown, abou
             answers = score_dev_set(task_name, args, ask, lambda: client.info().get("labels"))
         else:
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
+            if task_name == "seq_cls" and not named and client.info_when_open().get("text_pair") is False:
+                examples = EXAMPLES["seq_cls"]  # the model takes no pairs
             answers = []
             for item in [named] if named else examples:
                 answers += ask([item])

@@ -159,6 +159,7 @@ class Service:
             "precision": self.model.precision_mode,
             "threads": self.threads,
             "max_seq_length": self.task.max_seq_length,
+            **({"text_pair": self.task.text_pair} if self.task.name == "seq_cls" else {}),  # null: not known
         }
 
     async def answer(self, items, parameters=None):
