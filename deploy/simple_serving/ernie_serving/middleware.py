@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse
 from .errors import ApiError
 
 logger = logging.getLogger("ernie_serving")
-OPEN_ROUTES = {"/", "/health", "/metrics", "/v2/health/live"}  # need no API_KEY; the page asks for it
+# These need no API_KEY: probes and Prometheus send none, and the page asks for it.
+OPEN_ROUTES = {"/", "/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+_HARMLESS_ID = re.compile("[!-~]{1,128}")
 
 
 class Watch:

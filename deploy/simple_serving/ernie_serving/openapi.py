@@ -128,10 +128,10 @@ def describe(app, models, settings):
         "/v2/models/{name}": ("get", {"responses": responses(_open(), 401, 404, 503)}),
         "/v2/models/{name}/ready": ("get", {"responses": responses(_open(), 401, 404, 503)}),
         "/v2/health/live": ("get", {"responses": responses(_object({"live": {"type": "boolean"}}))}),
-        "/v2/health/ready": ("get", {"responses": responses(_object({"ready": {"type": "boolean"}}), 401, 503)}),
+        "/v2/health/ready": ("get", {"responses": responses(_object({"ready": {"type": "boolean"}}), 503)}),
         "/v2": ("get", {"responses": responses(_open(), 401)}),
         "/health": ("get", {"responses": responses(_object({"status": STRING}), 503)}),
-        "/ready": ("get", {"responses": responses(_object({"status": STRING}), 401, 503)}),
+        "/ready": ("get", {"responses": responses(_object({"status": STRING}), 503)}),
         "/info": ("get", {"responses": responses(_open(), 401, 503)}),
         "/metrics": ("get", {"responses": {"200": {"description": "For Prometheus.", "content": {"text/plain": {}}}}}),
     }
