@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from . import openapi, protocol_v2
-from .bodies import load_json, read_body, while_connected
+from .bodies import LARGE, Bodies, load_json, while_connected
+from .connections import Connections
 from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
@@ -50,7 +51,7 @@ def create_app(routes, settings=None):
         opening = asyncio.ensure_future(open_models())
         if settings.open_first:
             await opening
-        yield
+        yield {"connections": Connections(settings, host.metrics)}
         host.stopping = True
         await opening
         await loop.run_in_executor(None, host.close)

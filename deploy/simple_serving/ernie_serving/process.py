@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from .settings import read_flags
 
 logger = logging.getLogger("ernie_serving")
+from .connections import Connection
 PROGRAM = os.path.basename(sys.argv[0])
 
 
@@ -37,6 +38,8 @@ def main(make_app, about):
         "log_config": None,
         "timeout_graceful_shutdown": int(settings.shutdown_s),
         "timeout_keep_alive": 75,  # longer than the 60 s of usual load balancers, which would otherwise see resets
+        "http": Connection,
+        "ws": "none",
     }
     listener = _listen(settings)
     logger.info("listening on %s, port %s, %s worker(s)", settings.host, settings.port, settings.workers)

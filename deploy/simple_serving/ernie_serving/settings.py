@@ -59,7 +59,10 @@ class Settings(BaseSettings):
     max_texts: int = Field(1024, ge=1, description="per request; beyond: 413")
     max_characters: int = Field(100_000, ge=1, description="per text; beyond: 413")
     max_body_bytes: int = Field(8 * 2**20, ge=1, description="per request; beyond: 413")
-    timeout_s: float = Field(30.0, gt=0, description="per request; beyond: 504")
+    timeout_s: float = Field(30.0, gt=0, description="to send a request, beyond: 408; for its answer, beyond: 504")
+    max_connections: int = Field(1000, ge=1, description="per process; beyond: the oldest idle one is closed, or 503")
+    max_headers: int = Field(100, ge=1, description="per request; beyond: 431")
+    max_header_bytes: int = Field(65_536, ge=1024, description="per request; beyond: 431")
 
     @property
     def threads(self):
@@ -105,14 +108,14 @@ def load_settings(**given):
     Raises:
         UsageError: a value does not fit.
     """
-    try:
-        return Settings(**given)
-    except ValidationError as e:
     flags = set(given)
     # Another variable may be empty; a key that somebody meant to set must not be missing.
     for name, value in os.environ.items():
         if name.upper() == "API_KEY":
             given.setdefault("api_key", value)
+    try:
+        return Settings(**given)
+    except ValidationError as e:
         found = e.errors()[0]
         name = found["loc"][0]
         flag = f"--{name}" if name in flags else name.upper()
