@@ -17,7 +17,7 @@ from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
 from .page import PAGE, PAGE_HEADERS
-from .process import configure_logging, drain_first, fail_to_start, limit_arenas, stop_with_parent
+from .process import configure_logging, drain_first, fail_to_start, flush_log, limit_arenas, stop_with_parent
 from .settings import load_settings
 
 
@@ -41,7 +41,7 @@ def create_app(routes, settings=None):
         # Python's threads hand over after 1 ms, not 5: the event loop waits for those that tokenize.
         sys.setswitchinterval(0.001)
         drain_first(host)
-        stop_with_parent()
+        remove_orphaned = stop_with_parent()
         loop = asyncio.get_running_loop()
 
         async def open_models():
@@ -57,6 +57,8 @@ def create_app(routes, settings=None):
         await loop.run_in_executor(None, host.close)
 
     app = FastAPI(title="ERNIE 3.0", lifespan=lifespan)
+        remove_orphaned()
+        flush_log()
     app.state.host = host
     app.openapi = functools.partial(openapi.describe, app, host.models.values(), settings)
     app.add_middleware(Watch, host=host)
