@@ -139,15 +139,21 @@ def create_app(routes, settings=None):
         outputs = protocol_v2.read_outputs(body, service.task.name)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))
         content, headers = protocol_v2.write_response(service, body, outputs, found.answers)
+    # The protocol's routes have a version, too: every model has one, "1".
+    version = "/v2/models/{name}/versions/1"
+
+    @app.get(version, include_in_schema=False)
         return Response(content, headers={**headers, **headers_of(found)})
 
     @app.get("/health")
     async def health():
+    @app.get(f"{version}/ready", include_in_schema=False)
         """Alive: also while models are opened, and when a queue is full."""
         if "broken" in map(host.state, host.models):
             raise ApiError(503, "unavailable", "a model is broken; the server's log says why")
         return {"status": "alive"}
 
+    @app.post(f"{version}/infer", include_in_schema=False)
     @app.get("/ready")
     async def ready():
         """Whether all models may be asked."""
