@@ -20,6 +20,8 @@ from .page import PAGE, PAGE_HEADERS
 from .process import configure_logging, drain_first, fail_to_start, flush_log, limit_arenas, stop_with_parent
 from .settings import load_settings
 
+MANY = 8  # texts whose answers are written off the event loop
+
 
 def create_app(routes, settings=None):
     """The application of one or several models.
@@ -55,10 +57,10 @@ def create_app(routes, settings=None):
         host.stopping = True
         await opening
         await loop.run_in_executor(None, host.close)
-
-    app = FastAPI(title="ERNIE 3.0", lifespan=lifespan)
         remove_orphaned()
         flush_log()
+
+    app = FastAPI(title="ERNIE 3.0", lifespan=lifespan)
     app.state.host = host
     app.openapi = functools.partial(openapi.describe, app, host.models.values(), settings)
     app.add_middleware(Watch, host=host)
@@ -78,14 +80,21 @@ def create_app(routes, settings=None):
         response.headers.update(error.headers or {})  # Allow
         return response
 
-    async def body_of(request):
-        return await read_body(request, settings.max_body_bytes, settings.timeout_s)
+    bodies = Bodies(settings.max_body_bytes, settings.timeout_s)
+    # Each text may be a list of tokens, or lie in a tensor of four dimensions.
+    load = functools.partial(load_json, most=4 * settings.max_texts + 1000)
+
+    async def off_loop(large, service, function, *arguments):
+        """Calls a function; for large bodies and answers in a thread, meanwhile other requests are answered."""
+        if not large:
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(service.workers, function, *arguments)
 
     async def answer(request, service, items, parameters):
         """Answers to a request's items; a client that goes away ends it."""
         if not items:
             raise bad_request("there are no texts")
-        found = await while_connected(request, service.answer(items, parameters))
+        found = await while_connected(request, service.answer(items, parameters), settings.timeout_s)
         host.metrics.answered(service.name, found, time.perf_counter() - request.state.begin)
         return found
 
@@ -93,13 +102,22 @@ def create_app(routes, settings=None):
         @app.post(model.path, name=model.name)
         async def predict(request: Request):
             service = host.ready(model.name)
-            data, parameters = read_request(load_json(await body_of(request)))
-            items = model.route.read_data(data)
+            content = await bodies.read(request)
+
+            def read():
+                data, parameters = read_request(load(content))
+                return model.route.read_data(data), parameters
+
+            items, parameters = await off_loop(len(content) > LARGE, service, read)
             found = await answer(request, service, items, parameters)
-            body = {"result": model.route.write_result(service, items, found.answers)}
-            if found.warnings:
-                body["warnings"] = found.warnings
-            return JSONResponse(body, headers=headers_of(found))
+
+            def write():
+                body = {"result": model.route.write_result(service, items, found.answers)}
+                if found.warnings:
+                    body["warnings"] = found.warnings
+                return JSONResponse(body, headers=headers_of(found))
+
+            return await off_loop(len(items) > MANY, service, write)
 
     for model in host.models.values():
         add_route(model)
@@ -121,39 +139,45 @@ def create_app(routes, settings=None):
         host.all_ready()
         return {"ready": True}
 
+    # The protocol's routes have a version, too: every model has one, "1".
+    version = "/v2/models/{name}/versions/1"
+
+    @app.get(version, include_in_schema=False)
     @app.get("/v2/models/{name}")
     async def v2_model(name: str):
         return protocol_v2.metadata(name, host.model(name).route.task)
 
+    @app.get(f"{version}/ready", include_in_schema=False)
     @app.get("/v2/models/{name}/ready")
     async def v2_model_ready(name: str):
         host.ready(name)
         return {"name": name, "ready": True}
 
+    @app.post(f"{version}/infer", include_in_schema=False)
     @app.post("/v2/models/{name}/infer")
     async def infer(name: str, request: Request):
         service = host.ready(name)
-        content = await body_of(request)
-        body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
-        items = protocol_v2.read_items(body, binary, service.task.name)
-        outputs = protocol_v2.read_outputs(body, service.task.name)
-        found = await answer(request, service, items, protocol_v2.read_parameters(body))
-        content, headers = protocol_v2.write_response(service, body, outputs, found.answers)
-    # The protocol's routes have a version, too: every model has one, "1".
-    version = "/v2/models/{name}/versions/1"
+        content = await bodies.read(request)
 
-    @app.get(version, include_in_schema=False)
+        def read():
+            body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load)
+            items = protocol_v2.read_items(body, binary, service.task.name)
+            return body, items, protocol_v2.read_outputs(body, service.task.name)
+
+        body, items, outputs = await off_loop(len(content) > LARGE, service, read)
+        found = await answer(request, service, items, protocol_v2.read_parameters(body))
+        content, headers = await off_loop(
+            len(items) > MANY, service, protocol_v2.write_response, service, body, outputs, found.answers
+        )
         return Response(content, headers={**headers, **headers_of(found)})
 
     @app.get("/health")
     async def health():
-    @app.get(f"{version}/ready", include_in_schema=False)
         """Alive: also while models are opened, and when a queue is full."""
         if "broken" in map(host.state, host.models):
             raise ApiError(503, "unavailable", "a model is broken; the server's log says why")
         return {"status": "alive"}
 
-    @app.post(f"{version}/infer", include_in_schema=False)
     @app.get("/ready")
     async def ready():
         """Whether all models may be asked."""
