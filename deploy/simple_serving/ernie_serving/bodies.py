@@ -75,13 +75,13 @@ def load_json(content, most=None):
             Python reads millions of them, which take many times the memory of the body; only texts are read fast.
 
     Raises:
-        ApiError: 400; 413, more than `most`.
+        ApiError: 400.
     """
     if most is not None and len(content) > LARGE:
         plain = content.replace(b"\\\\", b"").replace(b'\\"', b"")  # so that each quotation mark begins or ends a text
         values = (plain[match.start()] != ord('"') for match in _VALUES.finditer(plain))
         if next(itertools.islice(filter(None, values), most, None), False):
-            raise ApiError(413, "too_large", f"the request has more than {most:,} lists, fields and numbers")
+            raise bad_request(f"the body has more than {most:,} lists, fields and numbers")
     try:
         return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=unique_fields)
     except UnicodeDecodeError as e:
