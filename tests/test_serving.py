@@ -61,6 +61,7 @@ class Running:
         command = [sys.executable, str(SERVING / f"{script}.py"), *arguments]
         if how == "uvicorn":
             command = [sys.executable, "-m", "uvicorn", f"{script}:app", "--port", str(self.port)]
+            command += ["--http", "ernie_serving.connections:Connection"]
             environment["MODEL_PATH"] = ",".join(models)
         elif how == "paddlenlp":
             command = [sys.executable, "-m", "paddlenlp.cli.main", "server", f"{script}:app", "--port", str(self.port)]
@@ -71,13 +72,13 @@ class Running:
             command, cwd=SERVING, env={**os.environ, **environment}, stdout=self.log, stderr=subprocess.STDOUT
         )
 
-    def wait(self, headers=None):
+    def wait(self):
         """Until it is ready; a server that ends before fails the test."""
         while True:
             if self.process.poll() is not None:
                 raise AssertionError(self.output()[-3000:])
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/ready", timeout=60, headers=headers).status_code == 200:
+                if requests.get(f"{self.url}/ready", timeout=60).status_code == 200:
                     return self
             time.sleep(0.05)
 
@@ -241,9 +242,10 @@ def test_limits(exported):
     limits = ["--max_texts", 3, "--max_characters", 50, "--max_body_bytes", 2000]
     server = Running("tnews", exported("tnews")[0], *limits, MAX_BATCH_TOKENS="256", API_KEY="secret")
     key = {"authorization": "Bearer secret"}
-    server.wait(key)
+    server.wait()  # probes have no key
     assert server.ask({"data": {"text": "球"}}).status_code == 401
-    assert requests.get(f"{server.url}/health", timeout=60).status_code == 200
+    for path in ("/health", "/v2/health/live", "/v2/health/ready"):
+        assert requests.get(server.url + path, timeout=60).status_code == 200
     assert requests.get(f"{server.url}/info", timeout=60, headers=key).json()["limits"]["max_batch_tokens"] == 256
     for body in ({"text": ["球"] * 4}, {"text": "球" * 51}, {"text": "a" * 3000}):
         response = server.ask({"data": body}, headers=key)
@@ -398,12 +400,15 @@ def test_workers(exported):
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="each worker needs a core")
-def test_workers_end_with_their_supervisor(exported):
-    server = Running("tnews", exported("tnews")[0], "--workers", 2, "--drain_s", 0).wait()
+def test_workers_end_with_their_supervisor(exported, tmp_path):
+    """And leave nothing in the temporary folder."""
+    server = Running("tnews", exported("tnews")[0], "--workers", 2, "--drain_s", 0, TMPDIR=str(tmp_path)).wait()
+    assert list(tmp_path.glob("ernie_metrics_*"))
     workers = psutil.Process(server.process.pid).children()
     server.process.kill()
     server.process.wait(timeout=60)
     assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert not list(tmp_path.glob("ernie_metrics_*"))
 
 
 def test_an_answer_over_a_kept_connection_is_not_held_back(servers):
@@ -451,7 +456,8 @@ def test_other_ways_to_start(how, exported):
 
 
 def test_sigterm_answers_what_is_in_flight(exported):
-    """And says at once that it is not ready; what comes a moment later is still taken."""
+    """And says at once that it is not ready; what comes a moment later is still taken, and each client is told not to
+    come again on its connection. Half a request does not keep it from ending."""
     folder, inputs, _ = exported("msra_ner")
     server = Running("msra_ner", folder, "--max_batch_size", 1, "--drain_s", 2).wait()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -460,12 +466,18 @@ def test_sigterm_answers_what_is_in_flight(exported):
             a.done() for a in asked
         ):
             pass
+        half = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        half.sendall(b"POST /models/ernie_ner HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
         server.process.send_signal(signal.SIGTERM)
         while requests.get(f"{server.url}/ready", timeout=60).status_code != 503:
             pass
-        assert server.ask({"data": {"text": inputs[:2]}}).status_code == 200
+        response = server.ask({"data": {"text": inputs[:2]}})
+        assert response.status_code == 200 and response.headers["connection"] == "close"
         assert [a.result().status_code for a in asked] == [200] * 4
-    assert server.process.wait(timeout=60) == 0
+        with half:
+            assert half.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+    output = server.output()
+    assert server.process.returncode == 0 and "Traceback" not in output, output[-3000:]
     with pytest.raises(requests.ConnectionError):
         server.ask({"data": {"text": inputs[:2]}})
 

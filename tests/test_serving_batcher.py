@@ -1,5 +1,6 @@
 """The servers' queue: right answers, order, budget, back-pressure, failures, and who went away."""
 
+import contextlib
 import random
 import sys
 import threading
@@ -183,6 +184,50 @@ def test_closing_answers_what_is_queued(model):
     closing.join(timeout=30)
     assert [outputs(job) for job in jobs] == [[n] for n in range(1, 20)] and not batcher.is_alive()
     assert outputs(Batcher(model, pad).submit([])) == []
+
+
+def test_a_large_request_gives_way_to_small_ones_and_gets_on(model):
+    """A small one waits for a batch of a large one, not for all of it; small ones that keep coming do not stop it."""
+    batcher = Batcher(model, pad, max_batch_tokens=100)
+    hold(batcher, model)
+    large = [batcher.submit([feature(10, value)] * 100) for value in (2, 3)]
+    small = batcher.submit([feature(7)])
+    model.gate.set()
+    assert outputs(small) == [7]
+    assert outputs(large[0]) == [20] * 100 and outputs(large[1]) == [30] * 100
+    # The first batches of the two, with what runs when the model becomes free.
+    assert (1, 7) in model.shapes[:5] and batcher.queued_tokens == batcher.queued_texts == 0
+
+    def ask_again(_):
+        asked.append(1)
+        with contextlib.suppress(Closed):
+            batcher.submit([feature(7)]).future.add_done_callback(ask_again)
+
+    asked = []
+    hold(batcher, model)
+    large, small = batcher.submit([feature(10)] * 100), batcher.submit([feature(7)])
+    small.future.add_done_callback(ask_again)
+    model.gate.set()
+    assert outputs(large) == [10] * 100 and len(asked) >= 5
+    assert batcher.close(timeout=30)
+
+
+def test_what_is_not_yet_tokenized_counts(model):
+    """As waiting; what a large request has beyond a batch keeps only large ones out."""
+    batcher = Batcher(model, pad, max_batch_tokens=100, max_queue_tokens=1000)
+    hold(batcher, model)
+    large = batcher.admit(60, 950)
+    assert (batcher.queued_texts, batcher.queued_tokens) == (60, 950)
+    with pytest.raises(QueueFull):
+        batcher.admit(1, 101)
+    small = batcher.admit(1, 100)
+    job = batcher.submit([feature(20)] * 20, place=large, texts=40, tokens=600)
+    assert batcher.queued_texts == 60 - 40 + 20 + 1 and batcher.queued_tokens == 950 - 600 + 400 + 100
+    batcher.leave(large)
+    batcher.leave(small)
+    model.gate.set()
+    assert outputs(job) == [20] * 20
+    assert batcher.queued_tokens == batcher.queued_texts == batcher._later_tokens == 0
 
 
 def test_waiting_for_company_is_bounded(model):

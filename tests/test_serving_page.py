@@ -220,7 +220,7 @@ def test_errors_are_the_servers_own(browsers, servers):
 
 def test_a_key_is_asked_for(browsers, exported):
     server = Running("tnews", exported("tnews")[0], API_KEY="secret")
-    server.wait({"authorization": "Bearer secret"})
+    server.wait()
     try:
         browser = browsers()
         assert browser.open(server, "key") == "API key needed"

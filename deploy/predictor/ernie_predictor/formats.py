@@ -84,9 +84,11 @@ def unique_fields(pairs):
     """A JSON object; of a field that it has twice, Python would silently take the last."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the field `{twice}` twice")
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"an object has the field `{name:.60}` twice")
+            seen.add(name)
     return fields
 
 

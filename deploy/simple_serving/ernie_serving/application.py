@@ -11,13 +11,16 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from . import openapi, protocol_v2
-from .bodies import load_json, read_body, while_connected
+from .bodies import LARGE, Bodies, load_json, while_connected
+from .connections import Connections
 from .errors import ApiError, bad_request, wrong_field
 from .host import Host
 from .middleware import Watch, error_response
 from .page import PAGE, PAGE_HEADERS
-from .process import configure_logging, drain_first, fail_to_start, limit_arenas, stop_with_parent
+from .process import configure_logging, drain_first, fail_to_start, flush_log, limit_arenas, stop_with_parent
 from .settings import load_settings
+
+MANY = 8  # texts whose answers are written off the event loop
 
 
 def create_app(routes, settings=None):
@@ -40,7 +43,7 @@ def create_app(routes, settings=None):
         # Python's threads hand over after 1 ms, not 5: the event loop waits for those that tokenize.
         sys.setswitchinterval(0.001)
         drain_first(host)
-        stop_with_parent()
+        remove_orphaned = stop_with_parent()
         loop = asyncio.get_running_loop()
 
         async def open_models():
@@ -50,10 +53,12 @@ def create_app(routes, settings=None):
         opening = asyncio.ensure_future(open_models())
         if settings.open_first:
             await opening
-        yield
+        yield {"connections": Connections(settings, host.metrics)}
         host.stopping = True
         await opening
         await loop.run_in_executor(None, host.close)
+        remove_orphaned()
+        flush_log()
 
     app = FastAPI(title="ERNIE 3.0", lifespan=lifespan)
     app.state.host = host
@@ -75,14 +80,21 @@ def create_app(routes, settings=None):
         response.headers.update(error.headers or {})  # Allow
         return response
 
-    async def body_of(request):
-        return await read_body(request, settings.max_body_bytes, settings.timeout_s)
+    bodies = Bodies(settings.max_body_bytes, settings.timeout_s)
+    # Each text may be a list of tokens, or lie in a tensor of four dimensions.
+    load = functools.partial(load_json, most=4 * settings.max_texts + 1000)
+
+    async def off_loop(large, service, function, *arguments):
+        """Calls a function; for large bodies and answers in a thread, meanwhile other requests are answered."""
+        if not large:
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(service.workers, function, *arguments)
 
     async def answer(request, service, items, parameters):
         """Answers to a request's items; a client that goes away ends it."""
         if not items:
             raise bad_request("there are no texts")
-        found = await while_connected(request, service.answer(items, parameters))
+        found = await while_connected(request, service.answer(items, parameters), settings.timeout_s)
         host.metrics.answered(service.name, found, time.perf_counter() - request.state.begin)
         return found
 
@@ -90,13 +102,22 @@ def create_app(routes, settings=None):
         @app.post(model.path, name=model.name)
         async def predict(request: Request):
             service = host.ready(model.name)
-            data, parameters = read_request(load_json(await body_of(request)))
-            items = model.route.read_data(data)
+            content = await bodies.read(request)
+
+            def read():
+                data, parameters = read_request(load(content))
+                return model.route.read_data(data), parameters
+
+            items, parameters = await off_loop(len(content) > LARGE, service, read)
             found = await answer(request, service, items, parameters)
-            body = {"result": model.route.write_result(service, items, found.answers)}
-            if found.warnings:
-                body["warnings"] = found.warnings
-            return JSONResponse(body, headers=headers_of(found))
+
+            def write():
+                body = {"result": model.route.write_result(service, items, found.answers)}
+                if found.warnings:
+                    body["warnings"] = found.warnings
+                return JSONResponse(body, headers=headers_of(found))
+
+            return await off_loop(len(items) > MANY, service, write)
 
     for model in host.models.values():
         add_route(model)
@@ -118,24 +139,36 @@ def create_app(routes, settings=None):
         host.all_ready()
         return {"ready": True}
 
+    # The protocol's routes have a version, too: every model has one, "1".
+    version = "/v2/models/{name}/versions/1"
+
+    @app.get(version, include_in_schema=False)
     @app.get("/v2/models/{name}")
     async def v2_model(name: str):
         return protocol_v2.metadata(name, host.model(name).route.task)
 
+    @app.get(f"{version}/ready", include_in_schema=False)
     @app.get("/v2/models/{name}/ready")
     async def v2_model_ready(name: str):
         host.ready(name)
         return {"name": name, "ready": True}
 
+    @app.post(f"{version}/infer", include_in_schema=False)
     @app.post("/v2/models/{name}/infer")
     async def infer(name: str, request: Request):
         service = host.ready(name)
-        content = await body_of(request)
-        body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load_json)
-        items = protocol_v2.read_items(body, binary, service.task.name)
-        outputs = protocol_v2.read_outputs(body, service.task.name)
+        content = await bodies.read(request)
+
+        def read():
+            body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load)
+            items = protocol_v2.read_items(body, binary, service.task.name)
+            return body, items, protocol_v2.read_outputs(body, service.task.name)
+
+        body, items, outputs = await off_loop(len(content) > LARGE, service, read)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))
-        content, headers = protocol_v2.write_response(service, body, outputs, found.answers)
+        content, headers = await off_loop(
+            len(items) > MANY, service, protocol_v2.write_response, service, body, outputs, found.answers
+        )
         return Response(content, headers={**headers, **headers_of(found)})
 
     @app.get("/health")

@@ -2,12 +2,16 @@
 
 Texts are taken in the order in which they came, a few batches' worth at once, sorted by length, and cut by a budget of
 tokens, so that a long text never pads thirty short ones. All that was taken runs before more is taken, so no text
-is overtaken for longer than that. Knows no HTTP: `Batcher` serves any program with a task and a model.
+is overtaken for longer than that. What a large request has beyond its first batch waits in a second queue, which
+gives way to the first after each batch: a small request waits for one batch of the large ones, not for all of them,
+and the large ones get on by one batch, at least, each time. Knows no HTTP: `Batcher` serves any program with a task
+and a model.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -40,6 +44,20 @@ class Closed(Exception):
 
 class ModelFailed(Exception):
     """The model could not run a text; the reason is in the log."""
+
+
+class Place:
+    """What a request is going to queue: it counts as waiting before it is tokenized.
+
+    Attributes:
+        texts, tokens: what has not been submitted; of tokens, the caller's estimate.
+        early: tokens that it may still put into the first queue.
+        later: of `tokens`, those beyond.
+    """
+
+    def __init__(self, early):
+        self.texts = self.tokens = self.later = 0
+        self.early = early
 
 
 class Job:
@@ -100,7 +118,7 @@ class Batcher:
         max_batch_tokens: maximum tokens per batch, padding included; a longer text runs alone.
         max_batch_size: maximum texts per batch.
         max_wait: seconds that the first text waits for others when the model is free.
-        max_queue_tokens: maximum tokens in the queue; beyond, `submit` raises `QueueFull`.
+        max_queue_tokens: maximum tokens that wait; beyond, `admit` raises `QueueFull`.
         sort: whether what waits is sorted by length.
         lookahead: how many batches' worth is taken and sorted at once.
         on_batch: a function of (texts, tokens, padding, seconds), called after each batch.
@@ -127,19 +145,70 @@ class Batcher:
         self.on_queue = on_queue or (lambda texts, tokens: None)
         self.queued_tokens = self.queued_texts = 0
         self._tokens_per_second = None
-        self._pieces = collections.deque()  # (job, index of the feature)
+        # (job, index of the feature, its tokens): the first batch of each request, and what large ones have beyond.
+        self._first, self._later = collections.deque(), collections.deque()
+        self._later_tokens = 0  # of `queued_tokens`
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="ernie_batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, features, batch_size=None, deadline=None):
-        """Queues the features of a request.
+    def admit(self, texts, tokens):
+        """A `Place` for a request, which ends with `leave`.
+
+        A request of any size fits an empty queue. A small one has to wait only for the first batches of others, so
+        what large ones have beyond does not keep it out.
+
+        Raises:
+            QueueFull: so many tokens do not fit in now.
+            Closed: `close` was called.
+        """
+        with self._changed:
+            if self._closed:
+                raise Closed("the server is stopping")
+            waiting = self.queued_tokens - (self._later_tokens if tokens <= self.max_batch_tokens else 0)
+            if self.queued_texts and waiting + tokens > self.max_queue_tokens:
+                raise QueueFull(
+                    f"the queue is full: {waiting:,} of {self.max_queue_tokens:,} tokens wait, the request has "
+                    f"{tokens:,} or more",
+                    self._retry_after(),
+                )
+            place = Place(self.max_batch_tokens)
+            self._change(place, texts, tokens)
+            self._tell()
+        return place
+
+    def leave(self, place):
+        """Gives back what a request did not submit."""
+        if place.texts or place.tokens:
+            with self._changed:
+                self._change(place, -place.texts, -place.tokens)
+                self._tell()
+
+    def _change(self, place, texts, tokens):
+        before = place.later
+        place.texts += texts
+        place.tokens += tokens
+        place.later = max(place.tokens - max(place.early, 0), 0)
+        self._count(texts, tokens, place.later - before)
+
+    def _count(self, texts, tokens, later=0):
+        self.queued_texts += texts
+        self.queued_tokens += tokens
+        self._later_tokens += later
+
+    def _tell(self):
+        self.on_queue(self.queued_texts, self.queued_tokens)
+
+    def submit(self, features, batch_size=None, deadline=None, place=None, texts=0, tokens=0):
+        """Queues the features of a request, or of a part of it.
 
         Args:
             features: [(input_ids, token_type_ids)], as a task's `tokenize` returns them.
             batch_size: maximum number of them per batch.
             deadline: `time.monotonic()` after which nobody waits for them.
+            place: the request's; None: it gets one, for these features.
+            texts, tokens: what these features were in the place's estimate.
 
         Returns:
             A `Job`.
@@ -149,27 +218,26 @@ class Batcher:
             Closed: `close` was called.
         """
         job = Job(features, batch_size, deadline)
+        if place is None:
+            place, texts, tokens = self.admit(len(features), job.tokens), len(features), job.tokens
         with self._changed:
             if self._closed:
                 raise Closed("the server is stopping")
-            self.check_room(job.tokens)
-            self._pieces.extend((job, index) for index in range(len(features)))
-            self.queued_tokens += job.tokens
-            self.queued_texts += len(features)
-            self.on_queue(self.queued_texts, self.queued_tokens)
+            later = 0
+            for index, (ids, _) in enumerate(features):
+                early = place.early > 0
+                (self._first if early else self._later).append((job, index, len(ids)))
+                if early:
+                    place.early -= len(ids)
+                else:
+                    later += len(ids)
+            self._change(place, -texts, -tokens)
+            self._count(len(features), job.tokens, later)
+            self._tell()
             self._changed.notify_all()
         if not features:
             job.future.set_result([])
         return job
-
-    def check_room(self, tokens=1):
-        """Raises QueueFull where so many more tokens do not fit in now. A request of any size fits an empty queue."""
-        if self._pieces and self.queued_tokens + tokens > self.max_queue_tokens:
-            raise QueueFull(
-                f"the queue is full: {self.queued_tokens:,} of {self.max_queue_tokens:,} tokens wait, the request "
-                f"has {tokens:,} or more",
-                self._retry_after(),
-            )
 
     def close(self, timeout=None):
         """Takes no more jobs, and waits until those that are queued have run. Returns whether they have."""
@@ -188,33 +256,52 @@ class Batcher:
         return max(1, round(self.queued_tokens / 2 / rate))
 
     def _work(self):
-        while (pieces := self._take()) is not None:
-            for batch in self._batches(pieces):
+        while (taken := self._take()) is not None:
+            first, later = map(self._batches, taken)
+            for batch in first:
                 self._run(batch)
+            for batch in later:
+                self._run(batch)
+                if self._first:
+                    self._put_back(itertools.chain.from_iterable(later))
 
     def _take(self):
-        """The texts that run next, in order of arrival; None when the queue is closed and empty."""
+        """The texts that run next, of both queues, each in order of arrival; None when all is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pieces or self._closed)
+            self._changed.wait_for(lambda: self._first or self._later or self._closed)
             if self.max_wait and not self._closed:
-                first = self._pieces[0][0].arrived
+                first = (self._first or self._later)[0][0].arrived
                 self._changed.wait_for(
                     lambda: self._closed or self.queued_tokens >= self.max_batch_tokens,
                     max(0.0, first + self.max_wait - time.monotonic()),
                 )
-            if not self._pieces:
+            if not self._first and not self._later:
                 return None
-            taken, tokens = [], 0
-            while self._pieces and (not taken or tokens < self.lookahead * self.max_batch_tokens):
-                job, index = self._pieces.popleft()
-                length = len(job.features[index][0])
-                self.queued_tokens -= length
-                self.queued_texts -= 1
-                if not job.is_over():
-                    taken.append((job, index, length))
-                    tokens += length
-            self.on_queue(self.queued_texts, self.queued_tokens)
+            taken = self._take_of(self._first), self._take_of(self._later)
+            self._tell()
             return taken
+
+    def _take_of(self, queue):
+        taken, texts, tokens, over = [], 0, 0, 0
+        while queue and (not taken or tokens < self.lookahead * self.max_batch_tokens):
+            piece = queue.popleft()
+            texts += 1
+            if piece[0].is_over():
+                over += piece[2]
+            else:
+                taken.append(piece)
+                tokens += piece[2]
+        self._count(-texts, -tokens - over, 0 if queue is self._first else -tokens - over)
+        return taken
+
+    def _put_back(self, pieces):
+        """What was taken of the second queue, and has to wait longer."""
+        with self._changed:
+            pieces = list(pieces)
+            self._later.extendleft(reversed(pieces))
+            tokens = sum(length for _, _, length in pieces)
+            self._count(len(pieces), tokens, tokens)
+            self._tell()
 
     def _batches(self, pieces):
         """Cuts texts into batches by the budget of tokens; yields lists of (job, index, length)."""

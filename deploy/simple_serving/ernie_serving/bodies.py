@@ -1,43 +1,87 @@
 """Bodies of requests, and requests whose client disconnects."""
 
 import asyncio
+import itertools
 import json
+import re
 
 from ernie_predictor.formats import unique_fields
 from starlette.requests import ClientDisconnect
 
-from .errors import ApiError, bad_request, too_large
+from .errors import ApiError, bad_request, timed_out, too_large
+
+LARGE = 65_536  # bytes of a body that is read, and of an answer that is written, off the event loop
+ARRIVING = 8  # so many bodies of the largest size may arrive at the same time
 
 
-async def read_body(request, limit, seconds):
-    """A request's body, at most `limit` bytes.
+class Bodies:
+    """Reads the bodies of a server's requests.
 
-    Raises:
-        ApiError: 413; 408, if it takes longer than `seconds` to arrive; 499, if the client goes away.
+    Args:
+        limit: bytes per body.
+        seconds: that a body may take to arrive.
     """
 
-    async def read():
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                raise too_large("bytes of the request", limit, len(content))
-        return bytes(content)
+    def __init__(self, limit, seconds):
+        self.limit, self.seconds = limit, seconds
+        self.arriving = 0  # bytes of the large ones that have not arrived as a whole
 
-    try:
-        return await asyncio.wait_for(read(), seconds)
-    except asyncio.TimeoutError:
-        raise ApiError(408, "timeout", f"the request did not arrive within {seconds:g} s") from None
-    except ClientDisconnect:
-        raise client_gone() from None
+    async def read(self, request):
+        """A request's body.
+
+        Raises:
+            ApiError: 408, 413 or 415; 429, if too many large ones arrive at once; 499, if the client goes away.
+        """
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise ApiError(
+                415, "unsupported_encoding", f"Content-Encoding {encoding:.40} is not supported: send plain JSON"
+            )
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and len(length) < 20 and int(length) > self.limit:  # known before it arrives
+            raise too_large("bytes of the request", self.limit, int(length))
+        try:
+            return await asyncio.wait_for(self._read(request), self.seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(408, "timeout", f"the request did not arrive within {self.seconds:g} s") from None
+        except ClientDisconnect:
+            raise client_gone() from None
+
+    async def _read(self, request):
+        content, counted = bytearray(), 0
+        try:
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > self.limit:
+                    raise too_large("bytes of the request", self.limit, len(content))
+                if len(content) > LARGE:
+                    self.arriving += len(content) - counted
+                    counted = len(content)
+                    if self.arriving > ARRIVING * self.limit:
+                        raise ApiError(429, "overloaded", "too many large requests arrive at once", 1)
+            return bytes(content)
+        finally:
+            self.arriving -= counted
 
 
-def load_json(content):
+_VALUES = re.compile(rb'"[^"]*"|[\[{:]|[^\s",:\[\]{}]+')
+
+
+def load_json(content, most=None):
     """JSON in UTF-8.
+
+    Args:
+        most: lists, objects, fields and numbers that a large body may have. All other requests stand still while
+            Python reads millions of them, which take many times the memory of the body; only texts are read fast.
 
     Raises:
         ApiError: 400.
     """
+    if most is not None and len(content) > LARGE:
+        plain = content.replace(b"\\\\", b"").replace(b'\\"', b"")  # so that each quotation mark begins or ends a text
+        values = (plain[match.start()] != ord('"') for match in _VALUES.finditer(plain))
+        if next(itertools.islice(filter(None, values), most, None), False):
+            raise bad_request(f"the body has more than {most:,} lists, fields and numbers")
     try:
         return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=unique_fields)
     except UnicodeDecodeError as e:
@@ -50,17 +94,18 @@ def _no_constant(name):
     raise ValueError(f"{name} is not JSON")
 
 
-async def while_connected(request, answering):
+async def while_connected(request, answering, seconds):
     """Awaits a coroutine, and cancels it when the client goes away: what has not run yet leaves the queue.
 
     Raises:
-        ApiError: 499, which nobody reads; it is counted.
+        ApiError: 504, if it takes longer than `seconds`; 499, which nobody reads; it is counted.
     """
     answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        # A second more: the queue itself ends what waits too long, and the model a batch that it has begun.
+        await asyncio.wait({answer, gone}, timeout=seconds + 1, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise client_gone()
+            raise client_gone() if gone.done() else timed_out(seconds)
         return answer.result()
     finally:
         answer.cancel()

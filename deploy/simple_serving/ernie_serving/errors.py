@@ -32,3 +32,7 @@ def too_large(what, limit, found):
 
 def unavailable(message, retry_after):
     return ApiError(503, "unavailable", message, retry_after)
+
+
+def timed_out(seconds):
+    return ApiError(504, "timeout", f"the request waited for more than {seconds:g} s")

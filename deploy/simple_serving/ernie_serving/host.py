@@ -107,7 +107,7 @@ class Host:
         """What `/info` shows."""
         limits = {
             "max_batch_tokens", "max_batch_size", "max_queue_tokens", "max_texts", "max_characters", "max_body_bytes",
-            "timeout_s",
+            "timeout_s", "max_connections", "max_headers", "max_header_bytes",
         }  # fmt: skip
         return {
             "models": [

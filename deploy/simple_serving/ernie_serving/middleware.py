@@ -1,18 +1,23 @@
 """What happens to every request: the key is checked, and it is counted, timed, logged and given an id."""
 
+import asyncio
 import hmac
 import json
 import logging
+import re
 import time
+import urllib.parse
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
-from .errors import ApiError
+from .errors import ApiError, unavailable
 
 logger = logging.getLogger("ernie_serving")
-OPEN_ROUTES = {"/", "/health", "/metrics", "/v2/health/live"}  # need no API_KEY; the page asks for it
+# These need no API_KEY: probes and Prometheus send none, and the page asks for it.
+OPEN_ROUTES = {"/", "/health", "/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+_HARMLESS_ID = re.compile("[!-~]{1,128}")
 
 
 class Watch:
@@ -38,6 +43,8 @@ class Watch:
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = request_id
                 out["x-total-time"] = f"{1000 * (time.perf_counter() - begin):.2f}"
+                if self.host.draining:
+                    out["connection"] = "close"  # else the client's next request would meet a closed connection
             await send(message)
 
         metrics = self.host.metrics
@@ -48,6 +55,9 @@ class Watch:
             else:
                 error = ApiError(401, "unauthorized", "expected the header Authorization: Bearer <API_KEY>")
                 await self.respond(error)(scope, receive, send_on)
+        except asyncio.CancelledError:  # it took longer than shutdown_s
+            if status is None:
+                await self.respond(unavailable("the server is stopping", 5))(scope, receive, send_on)
         except Exception:
             logger.exception("request %s failed", request_id)
             if status is not None:
@@ -74,7 +84,7 @@ class Watch:
     def _log(self, scope, status, request_id, seconds):
         fields = {
             "method": scope["method"],
-            "path": scope["path"],
+            "path": urllib.parse.quote(scope["path"]),  # it may hold line breaks and escapes of a terminal
             "status": status,
             "ms": round(1000 * seconds, 1),
             "request_id": request_id,
@@ -93,6 +103,6 @@ def error_response(host, error):
 
 def _safe_id(given):
     """A client's request id, if it is harmless in a header and a log, else a new one."""
-    if given and len(given) <= 128 and given.isascii() and given.isprintable():
+    if given and _HARMLESS_ID.fullmatch(given):
         return given
     return uuid.uuid4().hex

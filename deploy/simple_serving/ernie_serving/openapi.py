@@ -16,13 +16,14 @@ ERRORS = {
     404: "There is no such model.",
     408: "The body did not arrive in time.",
     413: "More texts, characters or bytes than a limit.",
+    415: "The body is compressed.",
     422: "A field is missing, unknown, or holds something else.",
     429: "The queue is full: come back after Retry-After seconds.",
     500: "The model could not run a text.",
     503: "The model is being opened, is broken, or the server stops.",
     504: "The request waited for longer than it may.",
 }
-ASKED = (400, 401, 408, 413, 422, 429, 500, 503, 504)  # of routes that ask the model
+ASKED = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)  # of routes that ask the model
 ERROR = {
     "type": "object",
     "required": ["error", "error_type"],
@@ -42,7 +43,10 @@ def request_body(task):
         tokens = {**_list(STRING), "contains": {**STRING, "pattern": r"\S"}, "description": "of tokens"}
         fields["text"] = _one_or_many(one["text"], {"anyOf": [one["text"], tokens]})
         fields["text_pair"] = {"description": "sent by published clients, and ignored"}
-    numbers = {name: {"anyOf": [{**INTEGER, "minimum": least}, NULL]} for name, least in PARAMETERS.items()}
+    numbers = {
+        name: {"anyOf": [{**INTEGER, "minimum": least} | ({} if most is None else {"maximum": most}), NULL]}
+        for name, (least, most) in PARAMETERS.items()
+    }
     ignored = {name: {"description": "ignored"} for name in ("is_split_into_words", "return_attention_mask")}
     data = _object(fields, [name for name in INPUTS[task] if name not in OPTIONAL])
     parameters = {"anyOf": [_object({**numbers, **ignored}), NULL]}
@@ -128,10 +132,10 @@ def describe(app, models, settings):
         "/v2/models/{name}": ("get", {"responses": responses(_open(), 401, 404, 503)}),
         "/v2/models/{name}/ready": ("get", {"responses": responses(_open(), 401, 404, 503)}),
         "/v2/health/live": ("get", {"responses": responses(_object({"live": {"type": "boolean"}}))}),
-        "/v2/health/ready": ("get", {"responses": responses(_object({"ready": {"type": "boolean"}}), 401, 503)}),
+        "/v2/health/ready": ("get", {"responses": responses(_object({"ready": {"type": "boolean"}}), 503)}),
         "/v2": ("get", {"responses": responses(_open(), 401)}),
         "/health": ("get", {"responses": responses(_object({"status": STRING}), 503)}),
-        "/ready": ("get", {"responses": responses(_object({"status": STRING}), 401, 503)}),
+        "/ready": ("get", {"responses": responses(_object({"status": STRING}), 503)}),
         "/info": ("get", {"responses": responses(_open(), 401, 503)}),
         "/metrics": ("get", {"responses": {"200": {"description": "For Prometheus.", "content": {"text/plain": {}}}}}),
     }

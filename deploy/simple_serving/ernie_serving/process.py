@@ -5,20 +5,25 @@ import ctypes
 import logging
 import multiprocessing.connection
 import os
+import queue
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from .connections import Connection
 from .settings import read_flags
 
 logger = logging.getLogger("ernie_serving")
 PROGRAM = os.path.basename(sys.argv[0])
+METRICS_PREFIX = "ernie_metrics_"  # of the folder in which workers share their metrics
 
 
 def main(make_app, about):
@@ -33,6 +38,8 @@ def main(make_app, about):
     configure_logging(settings)
     app = make_app(settings)
     options = {
+        "http": Connection,
+        "ws": "none",
         "access_log": False,
         "log_config": None,
         "timeout_graceful_shutdown": int(settings.shutdown_s),
@@ -74,7 +81,7 @@ def _run_workers(settings, listener, options):
         os.environ[name.upper()] = str(value)
     module = os.path.splitext(PROGRAM)[0]
     config = uvicorn.Config(f"{module}:app", workers=settings.workers, timeout_worker_healthcheck=10, **options)
-    with tempfile.TemporaryDirectory(prefix="ernie_metrics_") as folder:
+    with tempfile.TemporaryDirectory(prefix=METRICS_PREFIX) as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         workers = _Workers(config, [listener])
         workers.run()
@@ -121,7 +128,66 @@ def configure_logging(settings):
     logging.getLogger("uvicorn.access").disabled = True  # it would log each request a second time
     if not logging.getLogger().handlers:
         style = "%(message)s" if settings.log_json else "%(asctime)s %(message)s"
-        logging.basicConfig(level=logging.INFO, format=style)
+        # Where standard error is closed, its number may be that of a connection by now.
+        handler = _LogThread(sys.stderr.fileno()) if sys.stderr else logging.NullHandler()
+        logging.basicConfig(level=logging.INFO, format=style, handlers=[handler])
+
+
+class _LogThread(logging.Handler):
+    """Writes log lines to standard error in a thread: whoever reads them may be slow, or stop reading.
+
+    Lines that find 10,000 others waiting are left out, and their number is logged.
+
+    Args:
+        file: descriptor of the file to write to.
+    """
+
+    LONGEST = 10_000
+
+    def __init__(self, file):
+        super().__init__()
+        self._file = file
+        self._waiting = queue.SimpleQueue()  # lines, and events that `flush` waits for
+        self._left_out = 0
+        threading.Thread(target=self._work, name="ernie_log", daemon=True).start()
+
+    def emit(self, record):
+        if self._waiting.qsize() < self.LONGEST:
+            self._waiting.put(self.format(record))
+        else:
+            self._left_out += 1
+
+    def _work(self):
+        while True:
+            taken = [self._waiting.get()]
+            time.sleep(0.01)  # one call for the lines of many requests
+            with contextlib.suppress(queue.Empty):
+                while len(taken) < 1000:
+                    taken.append(self._waiting.get_nowait())
+            lines = [entry for entry in taken if isinstance(entry, str)]
+            left_out, self._left_out = self._left_out, 0
+            if left_out:
+                lines.append(f"{left_out:,} log lines were left out: nobody reads them fast enough")
+            self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+            for entry in taken:
+                if isinstance(entry, threading.Event):
+                    entry.set()
+
+    def _write(self, content):
+        with contextlib.suppress(OSError):  # a full disk, a reader that is gone: no reason to serve nobody
+            while content:
+                content = content[os.write(self._file, content) :]
+
+    def flush(self):
+        """Waits for the lines before, but not for a reader that does not read."""
+        written = threading.Event()
+        self._waiting.put(written)
+        written.wait(timeout=2)
+
+
+def flush_log():
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def drain_first(host):
@@ -145,20 +211,28 @@ def drain_first(host):
 
 
 def stop_with_parent():
-    """Has a worker stop when its supervisor is gone: killed, it can tell nobody, and the port would stay taken."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    """Has a worker stop when its supervisor is gone: killed, it can tell nobody, and the port would stay taken.
+
+    Returns a function that removes what only the supervisor would have removed, where it is gone.
+    """
+    parent, folder = multiprocessing.parent_process(), os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+
+    def remove_orphaned():
+        if parent is not None and not parent.is_alive() and os.path.basename(folder).startswith(METRICS_PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def wait():
         multiprocessing.connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait, name="ernie_parent", daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=wait, name="ernie_parent", daemon=True).start()
+    return remove_orphaned
 
 
 def fail_to_start(host):
     """Ends a process whose models cannot be opened: it would never be ready. A supervisor knows the status."""
+    flush_log()
     print(f"{PROGRAM}: error: {host.failure}", file=sys.stderr, flush=True)
     # Not by an exception: out of the event loop, it would come with a traceback. Nothing is left to be closed.
     os._exit(host.failure_status)

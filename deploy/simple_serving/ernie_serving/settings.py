@@ -1,13 +1,24 @@
 """Settings of a server: environment variables (MODEL_PATH, PORT, ...), and flags of the same names over them."""
 
 import argparse
-from typing import Literal
+import os
+from typing import Annotated, Literal
 
 from ernie_predictor import UsageError
 from ernie_predictor.commandline import HelpFormatter
 from ernie_predictor.machine import usable_cores
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _check_key(key):
+    """A key without the white space around it, such as the line break at the end of a file."""
+    key = key.strip()
+    if not key:
+        raise ValueError("it is empty; to serve without a key, do not set it")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("expected printable ASCII characters, since it is sent in an HTTP header")
+    return key
 
 
 class Settings(BaseSettings):
@@ -31,7 +42,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all")
     port: int = Field(8189, ge=1, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, description="processes; they share the cores")
-    api_key: str | None = Field(None, description="clients must send Authorization: Bearer KEY")
+    api_key: Annotated[str, AfterValidator(_check_key)] | None = Field(
+        None, description="clients must send Authorization: Bearer KEY"
+    )
     log_json: bool = Field(False, description="log lines as JSON")
     open_first: bool = Field(False, description="listen only when the models are open")
     drain_s: float = Field(1.0, ge=0, description="after SIGTERM, requests are accepted for N s")
@@ -46,7 +59,10 @@ class Settings(BaseSettings):
     max_texts: int = Field(1024, ge=1, description="per request; beyond: 413")
     max_characters: int = Field(100_000, ge=1, description="per text; beyond: 413")
     max_body_bytes: int = Field(8 * 2**20, ge=1, description="per request; beyond: 413")
-    timeout_s: float = Field(30.0, gt=0, description="per request; beyond: 504")
+    timeout_s: float = Field(30.0, gt=0, description="to send a request, beyond: 408; for its answer, beyond: 504")
+    max_connections: int = Field(1000, ge=1, description="per process; beyond: the oldest idle one is closed, or 503")
+    max_headers: int = Field(100, ge=1, description="per request; beyond: 431")
+    max_header_bytes: int = Field(65_536, ge=1024, description="per request; beyond: 431")
 
     @property
     def threads(self):
@@ -92,10 +108,16 @@ def load_settings(**given):
     Raises:
         UsageError: a value does not fit.
     """
+    flags = set(given)
+    # Another variable may be empty; a key that somebody meant to set must not be missing.
+    for name, value in os.environ.items():
+        if name.upper() == "API_KEY":
+            given.setdefault("api_key", value)
     try:
         return Settings(**given)
     except ValidationError as e:
         found = e.errors()[0]
         name = found["loc"][0]
-        flag = f"--{name}" if name in given else name.upper()
-        raise UsageError(f"{flag} {found['input']}: {found['msg']}") from None
+        flag = f"--{name}" if name in flags else name.upper()
+        shown = "" if name == "api_key" else f" {found['input']}"
+        raise UsageError(f"{flag}{shown}: {found['msg'].removeprefix('Value error, ')}") from None
