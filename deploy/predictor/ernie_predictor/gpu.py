@@ -16,10 +16,14 @@ import sys
 from .cpu import find_onnx
 from .derived_models import derived_folder
 from .errors import CacheError, PredictorError, UsageError
-from .files import fcntl
 from .gpu_models import prepare
 from .machine import usable_cores
 from .runtimes import OnnxModel, PaddleModel, is_importable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 DEVICES = ("gpu", "xpu", "npu")
 BACKENDS = ("tensorrt", "cuda", "paddle")
@@ -120,11 +124,9 @@ def one_at_a_time(folder):
     ONNX Runtime writes an engine in place, so a second process could read an incomplete one. Having waited, it
     finds the engine, which opens in seconds; building one takes minutes.
     """
-    if fcntl is None:  # Windows
-        yield
-        return
     with open(os.path.join(folder, ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(AttributeError, OSError):  # no module, a file system without it: nobody waits
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
