@@ -62,7 +62,7 @@ def servers(exported):
 def test_scores_are_those_of_training(dataset, servers, exported, tmp_path):
     model = exported(dataset)[0].parent
     call(SCRIPT_OF[dataset], *arguments_for(dataset, model, tmp_path, "--do_eval"))
-    task, metrics = DATA_SETS[dataset].task, read(tmp_path / dataset / "metrics.json")
+    task, metrics = DATA_SETS[dataset].task, read(tmp_path / dataset / "eval_results.json")
     out, err = run(
         *(dataset, servers(dataset), "--dataset", dataset, "--data_dir", SAMPLE_DATA),
         *("--output", tmp_path / "answers.jsonl", "--batch_size", 7, "--concurrency", 5),

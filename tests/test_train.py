@@ -745,8 +745,8 @@ def test_two_processes_over_gloo(tmp_path, tiny_model):
     assert done.returncode == 0, logs[-3000:]
     assert "steps of 32 inputs" in logs
     call("run_seq_cls", *arguments_for("afqmc", tmp_path / "two/afqmc", tmp_path / "one", "--do_eval", "--do_predict"))
-    for name in ("metrics.json", "test_results.json"):
-        two, one = (read(tmp_path / number / "afqmc" / name) for number in ("two", "one"))
+    for name, name_of_one in (("metrics.json", "eval_results.json"), ("test_results.json", "test_results.json")):
+        two, one = read(tmp_path / "two/afqmc" / name), read(tmp_path / "one/afqmc" / name_of_one)
         if name == "metrics.json":
             assert two == one
         else:
