@@ -248,10 +248,11 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(BODY), B
         ((b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",), 405),
         ((b"\x16\x03\x01 HTTP/1.1\r\n\r\n",), 400),
         ((HEAD + b"".join(b"X-%d: a\r\n" % n for n in range(90)) + LENGTH + BODY,), 200),
-        ((HEAD + b"".join(b"X-%d: a\r\n" % n for n in range(300_000)),), 431),
-        ((HEAD + b"X: ", *[b"a" * 2**20] * 20), 431),
+        ((HEAD + b"".join(b"X-%d: a\r\n" % n for n in range(100_000)),), 431),
+        ((HEAD + b"X: ", *[b"a" * 2**20] * 2), 431),
+        ((b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" * 500,), 429),
         ((b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",), 431),
-        ((HEAD + CHUNKED + b"X: ", *[b"a" * 2**20] * 20), 431),  # after the body
+        ((HEAD + CHUNKED + b"X: ", *[b"a" * 2**20] * 2), 431),  # after the body
     ],
     ids=lambda value: "" if isinstance(value, tuple) else str(value),
 )
@@ -270,9 +271,7 @@ def test_who_sends_or_reads_too_slowly_is_cut_off(small):
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.connect(("127.0.0.1", small.port))
     deaf.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(1000):
-            deaf.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
+    deaf.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
     slow = [small.send(), small.send(HEAD[:20]), small.send(b"\r\n"), small.send(HEAD + LENGTH + BODY[:5])]
     end = time.monotonic() + 60
     with pytest.raises(ConnectionError):

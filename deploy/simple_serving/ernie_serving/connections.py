@@ -17,7 +17,9 @@ logger = logging.getLogger("ernie_serving")
 
 RESERVED_FILES = 64  # file descriptors that are not connections: the model's files, the log, sockets
 LINGER_S = 5  # how long a refused client may go on sending before it is cut off
-DISCARDED_BYTES = 64 * 2**20  # and how much
+DISCARDED_BYTES = 64 * 2**20  # and how much of a body
+DISCARDED_HEAD = 4 * 2**20  # or of what is no request
+MOST_PIPELINED = 100  # requests that a client may send before it has an answer
 # A client that sends no more may have gone, or have closed only its own side: which one cannot be seen. For so long it
 # is taken to wait for its answer.
 HALF_CLOSED_S = 1
@@ -94,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self.shared = app_state["connections"]
         self.seconds = self.shared.settings.timeout_s
         self.unread = self.discarded = 0
+        self.may_discard = DISCARDED_BYTES
         self.arriving = self.in_head = self.finished = self.half_closed = self.offers_upgrade = False
         self.running = None
         self.refusal = None  # an ApiError that a callback of the parser raised
@@ -182,7 +185,7 @@ class Connection(HttpToolsProtocol):
                 lines.append(b"retry-after: %d\r\n" % error.retry_after)
             lines.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(content))
             self.socket.write(b"".join([STATUS_LINE[error.status], *lines, b"connection: close\r\n\r\n", content]))
-        self.arriving = linger
+        self.arriving, self.may_discard = linger, DISCARDED_HEAD
         self.finish()
 
     def _end_running(self):
@@ -237,7 +240,7 @@ class Connection(HttpToolsProtocol):
 
     def _discard(self, data):
         self.discarded += len(data)
-        if self.discarded > DISCARDED_BYTES:
+        if self.discarded > self.may_discard:
             self.abort()
 
     def _check_head(self):
@@ -281,6 +284,9 @@ class Connection(HttpToolsProtocol):
         self.unread = 0
         self._is_idle(None)
         super().on_headers_complete()
+        if len(self.pipeline) > MOST_PIPELINED:
+            self.refusal = ApiError(429, "overloaded", "too many requests at once on one connection", 1)
+            raise self.refusal
 
     def on_body(self, body):
         self.unread = 0
