@@ -105,9 +105,10 @@ def test_pruned_and_quantized_models_keep_their_score(run_quickstart):
 def test_the_onnx_int8_model_answers_as_paddles(quickstart):
     dataset, folder, _ = quickstart
     metrics = read(folder / dataset / "width_mult_0.75" / "mse16_1" / "metrics.json")
-    assert metrics["paddle_int8"]["agreement"] >= 0.99
+    least = 0.98 if dataset == "cmrc2018" else 0.99  # of an answer both ends must agree
+    assert metrics["paddle_int8"]["agreement"] >= least
     (other,) = {*installed_engines()} - {metrics["engine"]}
-    assert metrics[other]["agreement"] >= 0.99
+    assert metrics[other]["agreement"] >= least
 
 
 @pytest.mark.slow

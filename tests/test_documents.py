@@ -217,7 +217,7 @@ def parse(program, arguments):
 
 
 # Programs that are not the project's own.
-OTHERS = {"printf", "cat", "cd", "cp", "mkdir", "head", "echo", "ls", "curl", "git", "docker", "visualdl", "scp",
+OTHERS = {"printf", "cc", "cat", "cd", "cp", "mkdir", "head", "echo", "ls", "curl", "git", "docker", "visualdl", "scp",
           "kubectl", "tail", ".", "promtool", "apt-get", "cmake", "ray",
           "build/ernie_infer", "build-sanitize/fuzz"}  # fmt: skip
 

@@ -60,6 +60,10 @@ def all_texts(folder):
                 for paragraph in article["paragraphs"]:
                     yield paragraph["context"]
                     yield from (qa["question"] for qa in paragraph["qas"])
+        elif path.parent.name == "c3":
+            for texts, questions, _ in json.loads(path.read_text(encoding="utf-8")):
+                yield from texts
+                yield from (question["question"] for question in questions)
         else:
             for line in path.read_text(encoding="utf-8").split("\n"):
                 row = json.loads(line) if line else {}
