@@ -27,7 +27,7 @@ import paddlenlp.transformers
 from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor_kind
-from ernie_predictor.runtimes import engine_versions, installed_engines, open_onnx
+from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, installed_engines, open_onnx
 from paddlenlp.transformers import ErnieTokenizer
 
 from ernie.arguments import CompressionArguments
@@ -35,7 +35,6 @@ from ernie.export import save_config_and_tokenizer, write_model_folder
 from ernie.files import write_json, write_text
 from ernie.paddle_int8 import post_training_quantization, read_matmul_scales
 from ernie.pruning import narrow
-from ernie.report import ENGINE_NAMES
 from ernie.tasks import DATA_SETS, TASKS
 from examples.make_model import ARCHITECTURES, VOCAB, make_model
 

@@ -23,9 +23,7 @@ from ernie_predictor import Predictor, load_task
 from ernie_predictor.commandline import HelpFormatter, positive, run
 from ernie_predictor.dev_sets import read_dev_set, score
 from ernie_predictor.machine import processor_kind
-from ernie_predictor.runtimes import engine_versions, fastest_engine, installed_engines, open_onnx
-
-NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engine, installed_engines, open_onnx
 
 
 def onnxruntime_alone(path, threads, optimized=True):
@@ -69,9 +67,9 @@ def main():
     }
     for engine in installed_engines():
         taken = ", taken by auto" if engine == fastest_engine(compressed) else ""
-        models[f"{NAMES[engine]}, INT8{taken}"] = open_onnx(compressed, engine, args.threads)
+        models[f"{ENGINE_NAMES[engine]}, INT8{taken}"] = open_onnx(compressed, engine, args.threads)
         alone = openvino_alone if engine == "openvino" else onnxruntime_alone
-        models[f"{NAMES[engine]}, INT8, alone"] = alone(compressed, args.threads)
+        models[f"{ENGINE_NAMES[engine]}, INT8, alone"] = alone(compressed, args.threads)
     found, times = {}, {}
     for turn in range(args.rounds + 1):
         for name, model in models.items():

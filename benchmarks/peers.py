@@ -38,11 +38,10 @@ if not CHILD:
     from compression_speed import json_file, make_folders, markdown, paddle_inference, random_batch, write_results
     from ernie_predictor.commandline import HelpFormatter, existing_file
     from ernie_predictor.machine import has_bf16, processor_kind
-    from ernie_predictor.runtimes import engine_versions, fastest_engine, open_onnx
+    from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engine, open_onnx
     from paddlenlp.transformers import AutoModelForSequenceClassification
     from predictor_speed import speed_up
 
-    from ernie.report import ENGINE_NAMES
     from examples.make_model import ARCHITECTURES, VOCAB
 
 PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "optimum-intel", "onnxruntime", "openvino", "nncf")

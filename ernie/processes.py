@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import paddle
+from ernie_predictor.files import started
 from paddle.base import core
 
 from ernie import console
@@ -115,7 +116,7 @@ def alone_in(folder):
     os.makedirs(folder, exist_ok=True)
     host, pid = platform.node(), os.getpid()
     mine = os.path.join(folder, f"{IN_USE}{host}.{pid}")
-    write_json(mine, {"host": host, "pid": pid, "system": _system(), "started": _started(pid)})
+    write_json(mine, {"host": host, "pid": pid, "system": _system(), "started": started(pid)})
     try:
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
@@ -136,7 +137,7 @@ def _check_other(folder, path):
             other = json.load(f)
     except FileNotFoundError:  # it has ended meanwhile
         return
-    if other["system"] == _system() and other["started"] == _started(other["pid"]):
+    if other["system"] == _system() and other["started"] == started(other["pid"]):
         raise UserError(
             f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, or "
             "choose another --output_dir"
@@ -158,13 +159,3 @@ def _system():
             return f"{f.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
-
-
-def _started(pid):
-    """When a process started, in ticks, which tells it from a later one of the same number; None if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-            fields = f.read().rpartition(")")[2].split()  # behind the name, which may hold anything; proc(5)
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])

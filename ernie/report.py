@@ -6,14 +6,13 @@ import statistics
 import time
 
 from ernie_predictor.machine import processor_kind, usable_cores
-from ernie_predictor.runtimes import engine_versions, fastest_engine, installed_engines, open_onnx
+from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engine, installed_engines, open_onnx
 
 from ernie import console
 from ernie.console import logger
 from ernie.files import new_folder, read_metrics, write_json, write_text
 from ernie.tasks import BASELINES
 
-ENGINE_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 ROUNDS = 7
 
 

@@ -246,6 +246,17 @@ def answer_of(result):
     return {key: value for key, value in result.items() if key not in ("id", "text", "text_pair", "question")}
 
 
+class Counted(str):
+    """A text of which each comparison with another is counted."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
 def assert_same(found, expected, tolerance=1e-3):
     """Equal but for confidences, which agree to a tolerance."""
     assert type(found) is type(expected)

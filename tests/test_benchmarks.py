@@ -1,4 +1,4 @@
-"""benchmarks/predictor_speed.py and peers.py on the smallest model: the tables say what the figures in JSON say."""
+"""Benchmarks on the smallest model: the tables say what the figures in JSON say, and what the engines compute."""
 
 import concurrent.futures
 import re
@@ -8,6 +8,7 @@ import types
 
 import pytest
 from conftest import ROOT, call, read
+from ernie_predictor.machine import has_vnni
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -126,3 +127,19 @@ def test_bad_arguments_of_peers(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         call("peers", *arguments)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_int8_exactness(exported, quantized, capsys):
+    """The engines as the predictor sets them are exact on any processor; the original is another file."""
+    folders = ["--original", exported("tnews")[0], "--compressed", quantized]
+    call("int8_exactness", *folders, "--dataset", "tnews", "--rounds", 1)
+    *_, table = tables_in(capsys.readouterr().out)  # the fixtures print others
+    rows = {name: cells for name, *cells in table[1:]}
+    (taken,) = [name for name in rows if name.endswith("taken by auto")]
+    assert taken.startswith("OpenVINO" if has_vnni() else "ONNX Runtime")
+    assert len(rows) == 6 and rows["exactly"][3] == "0.0%" and rows["exactly"][5] == "0"
+    assert rows["ONNX Runtime, FP32"][2] == "0.0%" and rows["ONNX Runtime, FP32"][4] == "0"
+    for name, (_, score, to_fp32, to_exact, _, _) in rows.items():
+        assert 0 <= float(score) <= 100
+        if name not in ("ONNX Runtime, FP32", "exactly") and not name.endswith("alone"):
+            assert 0 < float(to_fp32[:-1]) < 20 and float(to_exact[:-1]) < 3

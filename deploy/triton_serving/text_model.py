@@ -96,6 +96,7 @@ class TextModel:
                 batch_size=self.max_batch_size,
             )
             self.warm_up()
+            pb_utils.Logger.log_info(f"{args['model_name']}: {self.model}")
         self.numbers = {label: number for number, label in self.task.id2label.items()}
         self.warned = False
 

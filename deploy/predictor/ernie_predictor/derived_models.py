@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from .errors import CacheError, PredictorError, cannot_load
-from .files import DAY, file_hash, work_folder, write_text
+from .files import DAY, file_hash, stat_of, work_folder, write_text
 from .int8 import calibrate, quantize_onnx, quiet_loggers, widen_scales
 from .runtimes import is_importable
 
@@ -198,16 +198,16 @@ def derived_folder(onnx_file, kind, cache_dir):
 def _hash_of(path, records):
     """The hash of a file's content; a large file's is kept in the first of some record files that can be written.
 
-    A record holds while size, inode, and the times of content and of inode are the same. No program can set the last.
+    A record holds while `stat_of` the file is the same.
     """
     if os.path.getsize(path) < LARGE:
         return file_hash(path)
     for record in records:
         known = _read_record(record)
-        if known.get("file") == _stat(path):
+        if known.get("file") == stat_of(path):
             return known["sha256"]
-    before, value = _stat(path), file_hash(path)
-    if before == _stat(path):
+    before, value = stat_of(path), file_hash(path)
+    if before == stat_of(path):
         for record in records:
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(record), exist_ok=True)
@@ -222,18 +222,13 @@ def _is_as_written(path):
     known = _read_record(record)
     if not known:
         return False
-    if known.get("file") == _stat(path):
+    if known.get("file") == stat_of(path):
         return True
     if known.get("sha256") != file_hash(path):
         return False
     with contextlib.suppress(OSError):
         _write_record(path, record, known["sha256"])
     return True
-
-
-def _stat(path):
-    stat = os.stat(path)
-    return {"size": stat.st_size, "inode": stat.st_ino, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 
 
 def _read_record(record):
@@ -246,7 +241,7 @@ def _read_record(record):
 
 
 def _write_record(path, record, value):
-    write_text(record, json.dumps({"sha256": value, "file": _stat(path)}) + "\n")
+    write_text(record, json.dumps({"sha256": value, "file": stat_of(path)}) + "\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------- INT8

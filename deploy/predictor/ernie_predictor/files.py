@@ -66,7 +66,7 @@ def _is_left(mark):
         return True
     here = _owner()
     if owner and here and owner[:3] == here[:3]:
-        return _started(owner[3]) != owner[4]
+        return started(owner[3]) != owner[4]
     return age > DAY
 
 
@@ -76,11 +76,12 @@ def _owner():
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         return None
-    return [socket.gethostname(), namespace, os.getuid(), os.getpid(), _started(os.getpid())]
+    return [socket.gethostname(), namespace, os.getuid(), os.getpid(), started(os.getpid())]
 
 
-def _started(pid):
-    """When a process started, in ticks since the machine did; None where it has ended."""
+def started(pid):
+    """When a process started, in ticks since the machine did, which tells it from a later one of the same number; None
+    where it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as f:
             state, *fields = f.read().rpartition(b")")[2].split()
@@ -144,6 +145,12 @@ def write_text(path, text):
         with contextlib.suppress(OSError):
             os.remove(part)
         raise
+
+
+def stat_of(path):
+    """What tells a file from what it was before. No program can set the time of the inode (ctime)."""
+    stat = os.stat(path)
+    return {"size": stat.st_size, "inode": stat.st_ino, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 
 
 def file_hash(path):

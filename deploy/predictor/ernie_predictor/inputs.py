@@ -120,7 +120,7 @@ def _named_texts(item, task, columns):
 
 def _table_rows(lines, where, delimiter, task, columns):
     """As `_rows`, of CSV or TSV with a header."""
-    csv.field_size_limit(sys.maxsize)  # a context may be long
+    csv.field_size_limit(2**31 - 1)  # a context may be long; more than a C long of Windows holds is an error
     # What is not UTF-8 becomes surrogates, which are found in the row that holds them.
     text = (line.decode("utf-8", "surrogateescape") for line in lines)
     reader = csv.reader(text, delimiter=delimiter, strict=True)

@@ -1,7 +1,10 @@
 """What an ONNX file says of itself, read without a package for ONNX."""
 
 import contextlib
+import functools
 import os
+
+from .files import stat_of
 
 # In the metadata of files whose INT8 products no processor saturates; see int8.widen_scales.
 PAIRS_FIT = ("int8_pairs_of_products", "fit 16 bits")
@@ -21,7 +24,14 @@ def pairs_fit(onnx_file):
 
 def contents(onnx_file):
     """({types of the nodes}, {(key, value) of the metadata}) of an ONNX file; of a damaged one, as far as it can be
-    read.
+    read. A file is read once: that takes some milliseconds, and several ask.
+    """
+    return _read(os.fspath(onnx_file), *stat_of(onnx_file).values())
+
+
+@functools.lru_cache(maxsize=32)
+def _read(onnx_file, *_):
+    """See `contents`; the other arguments tell the file from what it was before.
 
     Reads protobuf's encoding itself and steps over the weights: ModelProto.graph is field 7 and metadata_props field
     14, GraphProto.node field 1, NodeProto.op_type field 4, StringStringEntryProto's key and value fields 1 and 2.
@@ -62,4 +72,4 @@ def contents(onnx_file):
                         kinds.update(text(f, end) for field, end in fields(f, node_end) if field == 4)
             elif part == 14:
                 metadata.add(tuple(text(f, end) for _, end in fields(f, part_end)))
-    return kinds, metadata
+    return frozenset(kinds), frozenset(metadata)

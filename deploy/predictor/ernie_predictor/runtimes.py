@@ -21,12 +21,12 @@ from .errors import PredictorError, cannot_load, one_line
 from .machine import has_vnni
 from .onnx_files import pairs_fit, quantized_form
 
-CPU_ENGINES = ("openvino", "onnxruntime")
+ENGINE_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}  # of those that run an ONNX file on the CPU
 
 
 def installed_engines():
-    """The engines of `CPU_ENGINES` that are installed."""
-    return [name for name in CPU_ENGINES if is_importable(name)]
+    """The engines of `ENGINE_NAMES` that are installed."""
+    return [name for name in ENGINE_NAMES if is_importable(name)]
 
 
 def fastest_engine(onnx_file, engines=None):
@@ -52,11 +52,9 @@ def is_importable(module):
 def engine_versions():
     """The installed engines and their versions: "OpenVINO 2026.4.1, ONNX Runtime 1.23.2"."""
     found = []
-    for name, packages in (
-        ("OpenVINO", ["openvino"]),
-        ("ONNX Runtime", ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]),
-    ):
-        for package in packages:
+    packages = {"openvino": ["openvino"], "onnxruntime": ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]}
+    for engine, name in ENGINE_NAMES.items():
+        for package in packages[engine]:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 # OpenVINO's package adds the number of its build.
                 found.append(f"{name} {importlib.metadata.version(package).split('-')[0]}")
@@ -68,7 +66,7 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
     """Opens an ONNX file on the CPU.
 
     Args:
-        engine: one of `CPU_ENGINES`.
+        engine: one of `ENGINE_NAMES`.
         num_threads: threads for one call; the number of cores is the fastest.
         bf16: compute the products of an FP32 model in bfloat16; OpenVINO only.
         blob: for OpenVINO, a `derived_models.Derived` that keeps the compiled model; None: it is compiled each time.
@@ -88,8 +86,8 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = num_threads
-        # Without VNNI its products of uint8 and int8 saturate: a pruned INT8 model's logits moved by 0.8 of 10. This
-        # lets such processors take a kernel that does not, for files of others, whose weights allow it; it takes 1.4
+        # Without VNNI its products of uint8 and int8 saturate: a pruned INT8 model's logits moved by 0.8 of 10. For
+        # files whose weights do not rule that out, this lets such processors take a kernel that does not; it takes 1.4
         # times as long.
         options.add_session_config_entry("session.x64quantprecision", "0" if pairs_fit(path) else "1")
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -270,7 +268,7 @@ class OpenVinoModel(Model):
             "CPU_RUNTIME_CACHE_CAPACITY": 1000,
         }
         if not has_vnni() and quantized_form(path) is not None:
-            # There its INT8 products saturate: 55 of 1,200 headlines got another label, and those of attention do so
+            # There its INT8 products saturate: 61 of 1,398 headlines got another label, and those of attention do so
             # whatever the weights are. This computes the same file in float32, which takes no longer.
             self._config["LP_TRANSFORMS_MODE"] = False
             self.computes_in = "fp32"
