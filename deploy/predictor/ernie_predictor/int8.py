@@ -168,7 +168,7 @@ def _largest_pair(weight, per_column):
 
 def widen_scales(model, weights):
     """Quantizes weights anew, with `safe_scale`, that a processor without VNNI could saturate with, and says so in the
-    file's metadata. So the file gives the same answers on every processor.
+    file's metadata. So an engine computes the same on every processor.
 
     Args:
         model: an `onnx.ModelProto` of `quantize_onnx` or of ONNX Runtime's quantize_dynamic; is changed.
