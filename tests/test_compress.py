@@ -128,15 +128,15 @@ def test_the_report_says_what_the_folders_hold(quickstart):
         assert row["engine"] == ("openvino" if has_vnni() or row is not report["variants"][2] else "onnxruntime")
         assert row["change"] == pytest.approx(100 * (row["score"] - original["score"]))
         assert row["megabytes"] == pytest.approx((variant / "model.onnx").stat().st_size / 2**20)
-        for engine in installed_engines():
-            # Against the original in the same turns, which is not just its median over all turns.
-            speed, base = row["speed"][engine], original["speed"][original["engine"]]
-            # One round in tests, on a machine that may do other work: the same number within a factor of 3.
-            assert 1 / 3 < speed["speed_up"] * base["texts_per_second"] / speed["texts_per_second"] < 3
         for engine, own in row["scores"].items():
+            # How fast each is says nothing here: one round, on a machine that may do other work.
+            speed = row["speed"][engine]
+            assert f"| {speed['texts_per_second']:.0f} ({speed['speed_up']:.2f}x) |" in table
+            assert engine in installed_engines() and all(value > 0 for value in speed.values())
             assert own == (metrics if engine == row["engine"] else metrics[engine])[score]
             name = row["variant"] + (" *" if engine == row["engine"] else "")
             assert f"| {name} | {100 * own:.2f} | {100 * (own - original['score']):+.2f} |" in table
+    assert original["speed"][original["engine"]]["speed_up"] == 1  # all others are times as fast as this
     assert [row["megabytes"] for row in report["variants"]] == sorted(
         (row["megabytes"] for row in report["variants"]), reverse=True
     )
