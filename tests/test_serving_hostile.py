@@ -365,6 +365,7 @@ def test_no_parameter_makes_a_request_larger_than_the_limits(small):
     status, _, body = small.ask("POST", "/models/qa", {"data": qa, "parameters": {"max_seq_len": 10**4000}})
     assert status == 200 and len(body["warnings"][0]) < 200
     parameters = {"doc_stride": 16, "max_seq_len": 64, "n_best_size": 100, "max_answer_length": 256}
+    qa["context"] = LONG * 3  # few windows: a slow machine has `TIMEOUT` for them, too
     status, _, body = small.ask("POST", "/models/qa", {"data": qa, "parameters": parameters})
     assert status == 200 and 20 < len(body["result"]["n_best"][0]) <= 100
 
@@ -374,7 +375,7 @@ def test_a_large_request_is_answered_in_parts(small, exported):
     _, texts, expected = exported("tnews")
     texts, expected = texts * 6, expected * 6
     service = small.host.services["seq_cls"]
-    assert len(service.parts(texts)) > 5
+    assert len(service.parts(service.task, texts)) > 5
     status, headers, body = small.ask("POST", "/models/seq_cls", {"data": {"text": texts}})
     assert status == 200 and body["result"]["label_name"] == [answer["label"] for answer in expected]
     assert int(headers["x-compute-tokens"]) > len(texts)
@@ -397,6 +398,18 @@ def test_waiting_for_the_tokenizer_is_waiting(small):
     assert status == 504 and body["error_type"] == "timeout"
     wait_for(lambda: service.batcher.queued_texts == service.batcher.queued_tokens == 0)
     assert small.ask("POST", "/models/seq_cls", BODY)[0] == 200
+
+
+def test_windows_that_overlap_count_as_often_as_they_read(small):
+    """Or two contexts of 100,000 characters and a short stride would be 800,000 tokens in a queue for 262,144."""
+    service = small.host.services["qa"]
+    items, size = [("谁", LONG * 10)], len(LONG * 10) + 1
+    for length, stride, times in ((64, 16, 4), (64, 64, 1), (64, 40, 2), (128, 1000, 1)):
+        task, _, _ = service.task_with({"max_seq_len": length, "doc_stride": stride})
+        assert service.parts(task, items) == [(items, times * size)]
+        assert service.parts(task, [("谁", "球")]) == [([("谁", "球")], 2)]
+    task, _, _ = small.host.services["seq_cls"].task_with({"max_seq_len": 16})
+    assert small.host.services["seq_cls"].parts(task, [LONG]) == [([LONG], len(LONG))]
 
 
 def test_a_field_that_is_there_twice_is_found_in_one_pass():

@@ -124,17 +124,20 @@ class Service:
         pairs = self.check(items)
         return pairs, *task.tokenize(pairs)
 
-    def parts(self, items):
-        """[(items, characters)]: what is tokenized and queued at once, as much as the queue takes at once.
+    def parts(self, task, items):
+        """[(items, estimated tokens)]: what is tokenized and queued at once, as much as the queue takes at once.
 
-        So a request needs memory for two parts, whatever it has, and large requests take turns.
+        So a request needs memory for two parts, whatever it has, and large requests take turns. A character is taken
+        for a token, which is in as many windows of a long text as overlap.
         """
-        characters = LOOKAHEAD * self.settings.max_batch_tokens
+        overlap = max(1, -(-task.max_seq_length // task.params.get("doc_stride", task.max_seq_length)))
+        tokens = LOOKAHEAD * self.settings.max_batch_tokens
         texts = LOOKAHEAD * self.settings.max_batch_size
         parts, part, size = [], [], 0
         for item in items:
             length = sum(map(len, _texts(item)))
-            if part and (size + length > characters or len(part) == texts):
+            length *= overlap if length > task.max_seq_length else 1
+            if part and (size + length > tokens or len(part) == texts):
                 parts.append((part, size))
                 part, size = [], 0
             part.append(item)
@@ -208,14 +211,14 @@ class Service:
         if len(items) * task.params.get("n_best_size", 0) > max(MOST_ANSWERS, len(items) * self._n_best_size):
             most = MOST_ANSWERS // len(items)
             raise wrong_field(f"parameters.n_best_size: for {len(items):,} questions it can be {most} at most")
-        parts = self.parts(items)
+        parts = self.parts(task, items)
         # Before the work of tokenizing: who is refused hears it soon, and who waits for that is counted.
         place = self._submit(self.batcher.admit, len(items), sum(size for _, size in parts))
         try:
             if len(parts) > 1:
                 # One bad text refuses its whole request, before the first part is computed.
                 pairs = await self._run(self.check, items)
-                parts = self.parts(pairs)
+                parts = self.parts(task, pairs)
                 answers = await self._answer_parts(task, parts, place, batch_size, deadline)
             else:
                 answers = await self._answer_part(task, *parts[0], place, batch_size, deadline)
