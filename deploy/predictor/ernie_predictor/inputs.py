@@ -14,7 +14,7 @@ import sys
 from tqdm import tqdm
 
 from .errors import PredictorError, UsageError
-from .formats import encoding_hint, file_kind, read_qa, read_token_cls, row_format, row_texts
+from .formats import encoding_hint, file_kind, read_qa, read_token_cls, row_format, row_texts, unique_fields
 from .tasks import join_tokens
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -193,7 +193,7 @@ def line_item(line, task, first=False):
         raise PredictorError("empty, expected " + task.expected)
     if text.lstrip().startswith("{"):
         try:
-            return json.loads(text.strip())
+            return json.loads(text.strip(), object_pairs_hook=unique_fields)
         except (ValueError, RecursionError) as e:
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
     if _begins_array(text.strip()):

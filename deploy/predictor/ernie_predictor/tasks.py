@@ -20,6 +20,7 @@ import numpy as np
 
 from .answers import check_tags, read_answers, read_class, read_entities
 from .errors import PredictorError, UsageError
+from .formats import unique_fields
 from .labels import read_labels
 from .tokenizer import ErnieTokenizer
 
@@ -461,7 +462,7 @@ def _read_config(model_dir):
         raise PredictorError(f"--model_path {model_dir}: no such folder; expected one that run_*.py --do_export wrote")
     try:
         with open(path, encoding="utf-8") as f:
-            config = json.load(f)
+            config = json.load(f, object_pairs_hook=unique_fields)
     except FileNotFoundError:
         raise PredictorError(
             f"--model_path {model_dir} is no model folder: it has no config.json (it holds "

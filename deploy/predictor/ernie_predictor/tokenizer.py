@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import TokenizerError
+from .formats import unique_fields
 from .machine import usable_cores
 from .unicode_13 import is_accent, is_assigned
 
@@ -121,7 +122,7 @@ class ErnieTokenizer:
         if os.path.exists(config_file):
             try:
                 with open(config_file, encoding="utf-8") as f:
-                    config = json.load(f)
+                    config = json.load(f, object_pairs_hook=unique_fields)
             except ValueError as e:
                 raise TokenizerError(f"{config_file} is not JSON: {e}") from e
         kwargs.setdefault("do_lower_case", config.get("do_lower_case", True))
