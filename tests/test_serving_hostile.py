@@ -407,6 +407,15 @@ def test_a_field_that_is_there_twice_is_found_in_one_pass():
     assert Counted.compared - before < 100_000
 
 
+def test_a_body_in_gbk_is_told(small):
+    status, _, answer = small.ask("POST", "/models/seq_cls", '{"data": {"text": "今天"}}'.encode("gbk"))
+    assert status == 400
+    assert answer["error"] == (
+        "the body is not UTF-8: invalid start byte at byte 19; if it is GBK or GB18030, send it as UTF-8"
+    )
+    assert small.ask("POST", "/models/seq_cls", b'{"data": {"text": "\xff"}}')[2]["error"].endswith("at byte 19")
+
+
 def test_json_that_is_no_texts_is_refused_before_it_is_read(small):
     """Python reads millions of lists in a second, in which no other request is answered, and into 200 MB."""
     for values in ("[]," * 100_000 + "[]", "{}," * 6000 + "{}", "1," * 100_000 + "1"):
