@@ -554,8 +554,9 @@ def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
 
 
 def test_clients_say_what_is_wrong(triton, tmp_path):
-    status, out, err = ask("seq_cls", triton.grpc)  # two built-in examples
-    assert (status, out.count("confidence"), err) == (0, 2, "")
+    for model, is_of_pairs in (("ernie_seqcls", False), ("pairs", True)):  # two built-in examples, of the model's kind
+        status, out, err = ask("seq_cls", triton.grpc, "--model", model)
+        assert (status, out.count("confidence"), err) == (0, 2, "") and (" | " in out) == is_of_pairs
 
     def fails(message, *arguments, status=1, url=triton.grpc):
         *found, err = ask(*arguments[:1], url, *arguments[1:])
