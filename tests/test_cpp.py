@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import PREDICTOR, assert_same
+from conftest import PREDICTOR, SAMPLE_DATA, assert_same
 from ernie_predictor import ErniePredictor
 
 HOSTILE = [
@@ -65,6 +65,9 @@ HOSTILE = [
     b'{"text": "a", "text_pair": null}',
     b'{"text": "a", "text_pair": "b"}',
     b'{"text": "a", "text_pair": 1}',
+    b'{"sentence": "a", "sentence2": "b", "label": 3}',
+    b'{"sentence1": "a", "sentence2": "b"}',
+    b'{"sentence1": "a", "target": 1}',
     b'{"question": "a"}',
     b'{"question": "", "context": "b"}',
     b'{"question": " ", "context": "b"}',
@@ -322,10 +325,38 @@ def test_output_file_and_batches_of_one(programs, model_of, tmp_path):
     assert os.listdir(tmp_path) == [output.name]
 
 
-def test_tables_are_not_lines(programs, model_of, tmp_path):
-    (tmp_path / "a.CSV").write_text("text,label\na,b\n")
-    done = run(programs, "ernie_infer", "--model_path", model_of("tnews")[0], "--input", tmp_path / "a.CSV")
-    assert done.returncode == 1 and not done.stdout and b"a.CSV: tables are not read here" in done.stderr
+@pytest.mark.parametrize("dataset", ["tnews", "afqmc"])
+def test_rows_of_training_files(programs, model_of, infer_cpu, dataset):
+    flags = ["--model_path", model_of(dataset)[0], "--input", SAMPLE_DATA / dataset / "dev.json"]
+
+    found = run(programs, "ernie_infer", *flags)
+
+    answers, errors, status = infer_cpu(*flags)
+    assert (found.stderr.decode(), found.returncode) == (errors, status) and status == 0
+    assert_same(*([json.loads(line) for line in text.splitlines()] for text in (found.stdout, answers)))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "content", "says"),
+    [
+        ("tnews", "a.CSV", "text,label\na,b\n", "tables and files of training are not read here"),
+        ("tnews", "a.xlsx", "PK\x03\x04", "tables and files of training are not read here"),
+        ("tnews", "a.json", '{"text": "a", "target": {}}', "line 1: rows of CSL and CLUEWSC2020 are not read here"),
+        ("tnews", "a.json", '{"keyword": ["a"], "abst": "b"}', "line 1: rows of CSL and CLUEWSC2020 are not read here"),
+        ("tnews", "a.json", '{"text": "a", "sentence": "b"}', "line 1: it has `text` and `sentence`"),
+        ("tnews", "a.json", '{"sentence": null}', "line 1: `sentence` is None, expected a text"),
+        ("afqmc", "a.json", '{"sentence1": "a", "sentence2": null}', "line 1: `sentence2` is None, expected a text"),
+        ("msra_ner", "a.txt", "a\x02b\tO\x02O\n", "tables and files of training are not read here"),
+        ("msra_ner", "a.conll", "a\tO\n", "tables and files of training are not read here"),
+        ("cmrc2018", "a.json", '\ufeff{ "version" : 1, "data": []}', "tables and files of training are not read here"),
+        ("cmrc2018", "a.json", '{\n"data": []}', "tables and files of training are not read here"),
+    ],
+)
+def test_what_is_not_lines(programs, model_of, tmp_path, dataset, name, content, says):
+    (tmp_path / name).write_text(content)
+    done = run(programs, "ernie_infer", "--model_path", model_of(dataset)[0], "--input", tmp_path / name)
+    assert done.returncode == 1 and not done.stdout and done.stderr.decode().count("\n") == 1
+    assert f"{name}{':' if 'tables' in says else ''} {says}" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("stream", "message"), [("<", "standard input is closed"), (">", "standard output is closed")])
