@@ -248,7 +248,7 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         )
         shutil.copytree(model, tmp_path / name)
         (tmp_path / name / "config.json").write_text(text)
-    for name in ("labels", "weights", "config", "vocabulary"):
+    for name in ("labels", "weights", "config", "vocabulary", "words"):
         shutil.copytree(model, tmp_path / name)
     (tmp_path / "labels" / "config.json").write_text(json.dumps({**config, "id2label": ["a", "b"], "label2id": None}))
     for file in ("model.onnx", "model.pdmodel"):
@@ -256,6 +256,8 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
     (tmp_path / "config" / "config.json").write_text("{")
     with open(tmp_path / "vocabulary" / "vocab.txt", "a") as f:
         f.write("".join(f"more{number}\n" for number in range(2000)))
+    words = (model / "vocab.txt").read_bytes().splitlines()
+    (tmp_path / "words" / "vocab.txt").write_bytes(b"\n".join([*words[:-2], words[-1], words[-2]]))
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "text.txt").write_text("text\n\n")
     for encoding, text in (("gbk", "今天"), ("utf-16", "今天"), ("latin-1", "café")):
@@ -279,7 +281,10 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         ["--model_path", tmp_path / "none"],
         ["--model_path", tmp_path],
         ["--model_path", tmp_path / "run"],
-        *(["--model_path", tmp_path / name] for name in ("labels", "weights", "config", "vocabulary", *params)),
+        *(
+            ["--model_path", tmp_path / name]
+            for name in ("labels", "weights", "config", "vocabulary", "words", *params)
+        ),
     ):
         found = run(programs, "ernie_infer", *flags)
 

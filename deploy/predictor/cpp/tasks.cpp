@@ -98,6 +98,9 @@ Task::Task(const std::string& folder, const std::string& name, int max_seq_lengt
                 " entries, but the model takes ids below " + with_commas(static_cast<size_t>(config_.vocab_size)) +
                 "; the files are of different models");
   }
+  if (!config_.vocab_crc32.empty() && config_.vocab_crc32 != tokenizer_.vocab_crc32()) {
+    throw Error(folder + ": vocab.txt is not the one that the model was trained with");
+  }
   if (config_.kind != TaskKind::token_cls) return;
   try {
     check_tags(config_.labels);

@@ -22,7 +22,7 @@ from .answers import check_tags, read_answers, read_class, read_entities
 from .errors import PredictorError, UsageError
 from .formats import unique_fields
 from .labels import read_labels
-from .tokenizer import ErnieTokenizer
+from .tokenizer import ErnieTokenizer, vocab_crc32
 
 # What the command line calls a task, and how PaddleNLP and Hugging Face end the name of its model.
 ARCHITECTURES = {
@@ -391,6 +391,8 @@ def load_task(
             f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
             "different models"
         )
+    if config.get("vocab_crc32") not in (None, vocab_crc32(own.vocab)):
+        raise PredictorError(f"{model_dir}: vocab.txt is not the one that the model was trained with")
     length = max_seq_length or own.model_max_length
     longest = _whole_number(config, "max_position_embeddings", model_dir) or length
     if not SHORTEST <= length <= longest:

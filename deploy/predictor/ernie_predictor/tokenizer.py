@@ -21,6 +21,7 @@ import os
 import re
 import threading
 import unicodedata
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -291,6 +292,13 @@ def load_vocab(vocab_file):
     if missing:
         raise TokenizerError(f"{vocab_file} is no ERNIE vocabulary: it has no {' '.join(missing)}")
     return vocab
+
+
+def vocab_crc32(vocab):
+    """A checksum of a vocabulary's words in the order of their ids, as config.json has it: a model makes no sense of
+    another vocabulary of the same size."""
+    words = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
+    return f"{zlib.crc32(words.encode()):08x}"
 
 
 def _choose_backend(backend):
