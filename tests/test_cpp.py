@@ -395,6 +395,9 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     middle = len(content) // 2
     for damaged in (
         content[:-100],
+        content[:100],
+        content[-256:],  # what is written after it, alone
+        content * 2,
         b"",
         bytes(len(content) - 256) + content[-256:],
         content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import PREDICTOR, assert_same
+from conftest import PREDICTOR, ROOT, assert_same
 from ernie_predictor import ErniePredictor, PredictorError, UsageError, gpu, gpu_models
 from ernie_predictor.derived_models import derived_folder, quantize
 from ernie_predictor.errors import CacheError
@@ -206,6 +206,39 @@ def test_float16_holds_every_number(dataset, prepared, exported):
     found = session.run([value.name for value in halves], dict(batch))
     largest = {value.name: np.abs(array.astype(np.float32)).max(initial=0) for value, array in zip(halves, found)}
     assert max(largest.values()) < 20000, sorted(largest.items(), key=lambda item: -item[1])[:5]
+
+
+RAY_PYTHON = Path(os.environ.get("RAY_PYTHON", ROOT / ".venv-ray" / "bin" / "python"))
+PREPARE = """
+import importlib.metadata, json, sys
+from ernie_predictor import gpu_models
+packages = ("numpy", "onnx", "onnxruntime", "protobuf")
+paths = [gpu_models.prepare(path, "tensorrt", precision, sys.argv[1]) for path, precision in json.loads(sys.argv[2])]
+print(json.dumps([{name: importlib.metadata.version(name) for name in packages}, paths]))
+"""
+
+
+@fuses
+def test_the_locked_packages_make_the_same_files(quantized, exported, tmp_path):
+    """Those of requirements_gpu.lock.txt. Ray's environment has the same, but for ONNX Runtime's package, the CPU's."""
+    if not RAY_PYTHON.exists() or not list(RAY_PYTHON.parent.parent.glob("ready-*")):
+        pytest.skip(f"there is no environment for Ray at {RAY_PYTHON.parent.parent}; `make ray` says why")
+    sources = [str(exported("tnews")[0] / "model.onnx")] * 2 + [str(quantized / "model.onnx")]
+    precisions = ("fp32", "fp16", "int8")
+    command = [str(RAY_PYTHON), "-c", PREPARE, str(tmp_path), json.dumps(list(zip(sources, precisions)))]
+    done = subprocess.run(command, cwd=PREDICTOR, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    versions, paths = json.loads(done.stdout)
+    lock = (PREDICTOR / "requirements_gpu.lock.txt").read_text(encoding="utf-8")
+    for name, version in versions.items():
+        assert re.search(rf"^{name}(-gpu)?=={re.escape(version)} ", lock, re.MULTILINE), (name, version)
+    batch = {name: np.arange(2, 34, dtype=np.int64).reshape(2, 16) for name in ("input_ids", "token_type_ids")}
+    batch["token_type_ids"] %= 2
+    for path, source, precision in zip(paths, sources, precisions):
+        other = gpu_models.prepare(source, "tensorrt", precision, str(tmp_path / "others"))
+        assert op_types(path) == op_types(other)
+        for found, expected in zip(on_cpu(path)(batch), on_cpu(other)(batch), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 # Of what onnx-tensorrt's docs/operators.md lists, what the models have, and have in a type that it lists.
