@@ -416,6 +416,24 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     assert ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "file" / "cache")[0] == others
 
 
+def test_the_kept_file_may_be_overwritten_while_it_is_open(programs, model_of, tmp_path):
+    """As `cp -r` over a model folder does."""
+    flags = ["--model_path", model_of("tnews")[0], "--cache_dir", tmp_path, "--input", "-", "--batch_size", 1]
+    assert run(programs, "ernie_infer", *flags, input=b"a\n").returncode == 0  # makes the file
+    environment = {**os.environ, "TBB_ENABLE_SANITIZERS": "1", "ASAN_OPTIONS": "detect_leaks=0"}
+    command, pipes = [programs / "ernie_infer", *map(str, flags)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        answers = []
+        for _ in range(2):
+            process.stdin.write(b"a\n")
+            process.stdin.flush()
+            answers.append(process.stdout.readline())
+            (file,) = tmp_path.iterdir()
+            file.write_bytes(b"")
+        process.stdin.close()
+    assert process.returncode == 0 and answers[0] and answers[0] == answers[1]
+
+
 def test_c_api(programs, model_of):
     model, inputs = model_of("tnews")
 
