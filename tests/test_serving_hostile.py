@@ -414,6 +414,13 @@ def test_a_body_in_gbk_is_told(small):
         "the body is not UTF-8: invalid start byte at byte 19; if it is GBK or GB18030, send it as UTF-8"
     )
     assert small.ask("POST", "/models/seq_cls", b'{"data": {"text": "\xff"}}')[2]["error"].endswith("at byte 19")
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 8}}
+    head, text = json.dumps({"inputs": [tensor]}).encode(), b"\4\0\0\0" + "今天".encode("gbk")
+    header = {"inference-header-content-length": str(len(head))}
+    status, _, answer = small.ask("POST", "/v2/models/seq_cls/infer", head + text, header)
+    assert (
+        status == 400 and "text 0 is not UTF-8: invalid start byte; if it is GBK or GB18030, send it" in answer["error"]
+    )
 
 
 def test_json_that_is_no_texts_is_refused_before_it_is_read(small):
