@@ -236,6 +236,10 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
             f"{name}: its vocab.txt has {entries:,} entries, but its model takes ids below "
             f"{model.config.vocab_size:,}; the files are of different models"
         )
+    checksum = fast_tokenizers.vocab_crc32(processor.tokenizer.vocab)
+    if fine_tuned and getattr(model.config, "vocab_crc32", None) not in (None, checksum):
+        raise UserError(f"--model_name_or_path {name}: its vocab.txt is not the one that the model was trained with")
+    model.config.vocab_crc32 = checksum
     longest = model.config.max_position_embeddings
     if data_args.max_seq_length > longest:
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call
+from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read
 
 LABELLED = {"sentence": "好", "label": "100"}
 
@@ -201,6 +201,19 @@ def test_a_vocabulary_of_another_model(tmp_path, tiny_model, capsys):
     folder = broken_model(tmp_path, tiny_model, vocab__txt=vocab)
     says = ["the files are of different models"]
     expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", folder, tmp_path / "out", "--do_train"))
+
+
+def test_other_words_in_the_vocabulary(tmp_path, tiny_fine_tuned, capsys):
+    """As many of them: the model would make no sense of them. A training learns them."""
+    words = (tiny_fine_tuned("tnews") / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    words[99], words[100] = words[100], words[99]
+    folder = broken_model(tmp_path, tiny_fine_tuned("tnews"), vocab__txt="\n".join(words))
+    says = ["its vocab.txt is not the one that the model was trained with"]
+    expect(capsys, 1, says, "run_seq_cls", *arguments_for("tnews", folder, tmp_path / "out", "--do_eval"))
+    more = ["--do_train", "--max_steps", 1, "--save_strategy", "no"]
+    call("run_seq_cls", *arguments_for("tnews", folder, tmp_path / "out", *more))
+    assert read(tmp_path / "out/tnews/config.json")["vocab_crc32"] != read(folder / "config.json")["vocab_crc32"]
+    call("run_seq_cls", *arguments_for("tnews", tmp_path / "out/tnews", tmp_path / "out", "--do_eval"))
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import PREDICTOR, assert_same
+from conftest import PREDICTOR, SAMPLE_DATA, assert_same
 from ernie_predictor import ErniePredictor
 
 HOSTILE = [
@@ -50,6 +50,10 @@ HOSTILE = [
     b'{"text": "\\ud83d\\ude00 a"}',
     b'{"text": "\\ude00\\ud83d"}',
     b'{"text": "first", "text": "last"}',
+    b'{"text": "a", "n": {"\\u0062": 1, "c": 2, "b": 3, "c": 4}}',
+    b'{"text": "a", "n": {"b": 1, "b": 2}, ',
+    b'{"text": "a", "n": {"b": 1, "b": 2',
+    b'[{"text": "a", "text": "b"}]',
     b'{"x": 1, "\\ud800 \\udfff": 2}',
     b'{"text": "a\\u0000b\\n\\t\\"\\\\"}',
     b'{"text": ["a", {"b": "it\'s"}, 1, 1.50, -0, 1e22, null, false]}',
@@ -61,6 +65,9 @@ HOSTILE = [
     b'{"text": "a", "text_pair": null}',
     b'{"text": "a", "text_pair": "b"}',
     b'{"text": "a", "text_pair": 1}',
+    b'{"sentence": "a", "sentence2": "b", "label": 3}',
+    b'{"sentence1": "a", "sentence2": "b"}',
+    b'{"sentence1": "a", "target": 1}',
     b'{"question": "a"}',
     b'{"question": "", "context": "b"}',
     b'{"question": " ", "context": "b"}',
@@ -241,7 +248,7 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         )
         shutil.copytree(model, tmp_path / name)
         (tmp_path / name / "config.json").write_text(text)
-    for name in ("labels", "weights", "config", "vocabulary"):
+    for name in ("labels", "weights", "config", "vocabulary", "words"):
         shutil.copytree(model, tmp_path / name)
     (tmp_path / "labels" / "config.json").write_text(json.dumps({**config, "id2label": ["a", "b"], "label2id": None}))
     for file in ("model.onnx", "model.pdmodel"):
@@ -249,6 +256,8 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
     (tmp_path / "config" / "config.json").write_text("{")
     with open(tmp_path / "vocabulary" / "vocab.txt", "a") as f:
         f.write("".join(f"more{number}\n" for number in range(2000)))
+    words = (model / "vocab.txt").read_bytes().splitlines()
+    (tmp_path / "words" / "vocab.txt").write_bytes(b"\n".join([*words[:-2], words[-1], words[-2]]))
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "text.txt").write_text("text\n\n")
     for encoding, text in (("gbk", "今天"), ("utf-16", "今天"), ("latin-1", "café")):
@@ -272,7 +281,10 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         ["--model_path", tmp_path / "none"],
         ["--model_path", tmp_path],
         ["--model_path", tmp_path / "run"],
-        *(["--model_path", tmp_path / name] for name in ("labels", "weights", "config", "vocabulary", *params)),
+        *(
+            ["--model_path", tmp_path / name]
+            for name in ("labels", "weights", "config", "vocabulary", "words", *params)
+        ),
     ):
         found = run(programs, "ernie_infer", *flags)
 
@@ -318,10 +330,38 @@ def test_output_file_and_batches_of_one(programs, model_of, tmp_path):
     assert os.listdir(tmp_path) == [output.name]
 
 
-def test_tables_are_not_lines(programs, model_of, tmp_path):
-    (tmp_path / "a.CSV").write_text("text,label\na,b\n")
-    done = run(programs, "ernie_infer", "--model_path", model_of("tnews")[0], "--input", tmp_path / "a.CSV")
-    assert done.returncode == 1 and not done.stdout and b"a.CSV: tables are not read here" in done.stderr
+@pytest.mark.parametrize("dataset", ["tnews", "afqmc"])
+def test_rows_of_training_files(programs, model_of, infer_cpu, dataset):
+    flags = ["--model_path", model_of(dataset)[0], "--input", SAMPLE_DATA / dataset / "dev.json"]
+
+    found = run(programs, "ernie_infer", *flags)
+
+    answers, errors, status = infer_cpu(*flags)
+    assert (found.stderr.decode(), found.returncode) == (errors, status) and status == 0
+    assert_same(*([json.loads(line) for line in text.splitlines()] for text in (found.stdout, answers)))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "content", "says"),
+    [
+        ("tnews", "a.CSV", "text,label\na,b\n", "tables and files of training are not read here"),
+        ("tnews", "a.xlsx", "PK\x03\x04", "tables and files of training are not read here"),
+        ("tnews", "a.json", '{"text": "a", "target": {}}', "line 1: rows of CSL and CLUEWSC2020 are not read here"),
+        ("tnews", "a.json", '{"keyword": ["a"], "abst": "b"}', "line 1: rows of CSL and CLUEWSC2020 are not read here"),
+        ("tnews", "a.json", '{"text": "a", "sentence": "b"}', "line 1: it has `text` and `sentence`"),
+        ("tnews", "a.json", '{"sentence": null}', "line 1: `sentence` is None, expected a text"),
+        ("afqmc", "a.json", '{"sentence1": "a", "sentence2": null}', "line 1: `sentence2` is None, expected a text"),
+        ("msra_ner", "a.txt", "a\x02b\tO\x02O\n", "tables and files of training are not read here"),
+        ("msra_ner", "a.conll", "a\tO\n", "tables and files of training are not read here"),
+        ("cmrc2018", "a.json", '\ufeff{ "version" : 1, "data": []}', "tables and files of training are not read here"),
+        ("cmrc2018", "a.json", '{\n"data": []}', "tables and files of training are not read here"),
+    ],
+)
+def test_what_is_not_lines(programs, model_of, tmp_path, dataset, name, content, says):
+    (tmp_path / name).write_text(content)
+    done = run(programs, "ernie_infer", "--model_path", model_of(dataset)[0], "--input", tmp_path / name)
+    assert done.returncode == 1 and not done.stdout and done.stderr.decode().count("\n") == 1
+    assert f"{name}{':' if 'tables' in says else ''} {says}" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("stream", "message"), [("<", "standard input is closed"), (">", "standard output is closed")])
@@ -355,6 +395,9 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     middle = len(content) // 2
     for damaged in (
         content[:-100],
+        content[:100],
+        content[-256:],  # what is written after it, alone
+        content * 2,
         b"",
         bytes(len(content) - 256) + content[-256:],
         content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
@@ -371,6 +414,24 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     # Without a place for it, the model is compiled at each start.
     (tmp_path / "file").touch()
     assert ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "file" / "cache")[0] == others
+
+
+def test_the_kept_file_may_be_overwritten_while_it_is_open(programs, model_of, tmp_path):
+    """As `cp -r` over a model folder does."""
+    flags = ["--model_path", model_of("tnews")[0], "--cache_dir", tmp_path, "--input", "-", "--batch_size", 1]
+    assert run(programs, "ernie_infer", *flags, input=b"a\n").returncode == 0  # makes the file
+    environment = {**os.environ, "TBB_ENABLE_SANITIZERS": "1", "ASAN_OPTIONS": "detect_leaks=0"}
+    command, pipes = [programs / "ernie_infer", *map(str, flags)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        answers = []
+        for _ in range(2):
+            process.stdin.write(b"a\n")
+            process.stdin.flush()
+            answers.append(process.stdout.readline())
+            (file,) = tmp_path.iterdir()
+            file.write_bytes(b"")
+        process.stdin.close()
+    assert process.returncode == 0 and answers[0] and answers[0] == answers[1]
 
 
 def test_c_api(programs, model_of):

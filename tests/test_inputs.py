@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, SAMPLE_DATA
 from ernie_predictor import PredictorError, UsageError, load_task
 from ernie_predictor.dev_sets import read_dev_set
-from ernie_predictor.inputs import columns_of, read_items
+from ernie_predictor.inputs import columns_of, line_item, read_items
 from ernie_predictor.tasks import Pair, QuestionAnswering, SequenceClassification, TokenClassification
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
@@ -132,6 +132,21 @@ def test_files_of_training_are_taken_as_they_are(dataset):
     name = {"msra_ner": "test.tsv"}.get(dataset, "dev.json")
     expected, _ = read_dev_set(task.name, SAMPLE_DATA, dataset)
     assert items(SAMPLE_DATA / dataset / name, task) == [tuple(task.check(item)) for item in expected]
+
+
+def test_a_field_that_is_there_twice_is_refused(tmp_path):
+    """Python would silently take the last. Also in an object within another, and in the files of a model."""
+    for row, field in (('{"text": "一", "text": "二"}', "text"), ('{"text": "一", "n": {"b": 1, "b": 2}}', "b")):
+        says = f"begins with {{ but is not JSON: an object has the field `{field}` twice"
+        refused(["x.json line 2: ", says], read, tmp_path, "x.json", f'{{"text": "好"}}\n{row}\n', ANY)
+        refused(says, line_item, row.encode(), ANY)  # as infer_ray.py reads it
+    (tmp_path / "vocab.txt").symlink_to(ROOT / "examples/model/vocab.txt")
+    config = '{"architectures": ["ErnieForSequenceClassification"], "id2label": {"0": "一", "1": "二"}}'
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / "config.json").write_text(config)
+        assert load_task(tmp_path).id2label == {0: "一", 1: "二"}
+        (tmp_path / name).write_text(config.replace('"1"', '"0"'))
+        refused(f"{name} is not JSON: an object has the field `0` twice", load_task, tmp_path)
 
 
 def test_conll_and_indented_json_are_taken_as_they_are(tmp_path):

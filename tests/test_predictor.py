@@ -24,6 +24,7 @@ from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import has_bf16
 from ernie_predictor.onnx_files import quantized_form
 from ernie_predictor.tasks import load_task
+from ernie_predictor.tokenizer import vocab_crc32
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import doc_stride
@@ -600,6 +601,12 @@ def test_files_that_do_not_fit_together(exported, tmp_path):
     complains("model.onnx", b"", "cannot be loaded")
     complains("vocab.txt", (folder / "vocab.txt").read_bytes() + b"one\nmore\n", "of different models")
     complains("vocab.txt", b"a\nb\n", "is no ERNIE vocabulary")
+    words = (folder / "vocab.txt").read_bytes().splitlines()
+    for others in ([*words[:99], words[100], words[99], *words[101:]], words[:-1]):
+        complains("vocab.txt", b"\n".join(others), "vocab.txt is not the one that the model was trained with")
+    (tmp_path / "model" / "vocab.txt").write_bytes(b"\r\n".join(words))  # the same words
+    assert config["vocab_crc32"] == vocab_crc32(load_task(tmp_path / "model").tokenizer.vocab)
+    shutil.copy(folder / "vocab.txt", tmp_path / "model")
     complains("config.json", b"{", "is not JSON")
     complains("config.json", json.dumps({**config, "architectures": ["BertModel"]}).encode(), "BertModel, expected")
     fewer = json.dumps({**config, "id2label": {"0": "only"}}).encode()

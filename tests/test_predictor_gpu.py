@@ -16,13 +16,14 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import PREDICTOR, assert_same
+from conftest import PREDICTOR, ROOT, assert_same
 from ernie_predictor import ErniePredictor, PredictorError, UsageError, gpu, gpu_models
 from ernie_predictor.derived_models import derived_folder, quantize
 from ernie_predictor.errors import CacheError
@@ -208,12 +209,46 @@ def test_float16_holds_every_number(dataset, prepared, exported):
     assert max(largest.values()) < 20000, sorted(largest.items(), key=lambda item: -item[1])[:5]
 
 
+RAY_PYTHON = Path(os.environ.get("RAY_PYTHON", ROOT / ".venv-ray" / "bin" / "python"))
+PREPARE = """
+import importlib.metadata, json, sys
+from ernie_predictor import gpu_models
+packages = ("numpy", "onnx", "onnxruntime", "protobuf")
+paths = [gpu_models.prepare(path, "tensorrt", precision, sys.argv[1]) for path, precision in json.loads(sys.argv[2])]
+print(json.dumps([{name: importlib.metadata.version(name) for name in packages}, paths]))
+"""
+
+
+@fuses
+def test_the_locked_packages_make_the_same_files(quantized, exported, tmp_path):
+    """Those of requirements_gpu.lock.txt. Ray's environment has the same, but for ONNX Runtime's package, the CPU's."""
+    if not RAY_PYTHON.exists() or not list(RAY_PYTHON.parent.parent.glob("ready-*")):
+        pytest.skip(f"there is no environment for Ray at {RAY_PYTHON.parent.parent}; `make ray` says why")
+    sources = [str(exported("tnews")[0] / "model.onnx")] * 2 + [str(quantized / "model.onnx")]
+    precisions = ("fp32", "fp16", "int8")
+    command = [str(RAY_PYTHON), "-c", PREPARE, str(tmp_path), json.dumps(list(zip(sources, precisions)))]
+    done = subprocess.run(command, cwd=PREDICTOR, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    versions, paths = json.loads(done.stdout)
+    lock = (PREDICTOR / "requirements_gpu.lock.txt").read_text(encoding="utf-8")
+    for name, version in versions.items():
+        assert re.search(rf"^{name}(-gpu)?=={re.escape(version)} ", lock, re.MULTILINE), (name, version)
+    batch = {name: np.arange(2, 34, dtype=np.int64).reshape(2, 16) for name in ("input_ids", "token_type_ids")}
+    batch["token_type_ids"] %= 2
+    for path, source, precision in zip(paths, sources, precisions):
+        other = gpu_models.prepare(source, "tensorrt", precision, str(tmp_path / "others"))
+        assert op_types(path) == op_types(other)
+        for found, expected in zip(on_cpu(path)(batch), on_cpu(other)(batch), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 # Of what onnx-tensorrt's docs/operators.md lists, what the models have, and have in a type that it lists.
 TENSORRT_OPERATORS = {"Add", "Cast", "Concat", "DequantizeLinear", "Div", "Equal", "Erf", "Gather", "Gemm", "Identity",
                       "LayerNormalization", "MatMul", "Mul", "QuantizeLinear", "Reshape", "Shape", "Slice", "Softmax",
                       "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}  # fmt: skip
 
 
+@fuses
 @pytest.mark.parametrize("precision_mode", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("dataset", TASKS)
 def test_tensorrt_takes_every_node(dataset, precision_mode, prepared):
@@ -472,11 +507,12 @@ def test_gpus_that_paddle_has_no_code_for(monkeypatch):
 
 
 def test_which_cuda_is_needed(monkeypatch):
-    from onnxruntime.capi import build_and_package_info
-
+    name = "onnxruntime.capi.build_and_package_info"
     for built, says in (("11.8", "CUDA 11.8 and cuDNN 8"), ("12.8", "CUDA 12.8 and cuDNN 9"), ("13.0", "CUDA 13.0")):
-        monkeypatch.setattr(build_and_package_info, "cuda_version", built, raising=False)
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(cuda_version=built))
         assert f"needs {says}" in gpu.needed_libraries()
+    monkeypatch.setitem(sys.modules, name, None)  # as in ONNX Runtime 1.18, which has no such module
+    assert "needs CUDA 12 and cuDNN 9" in gpu.needed_libraries()
 
 
 def test_without_tensorrt():

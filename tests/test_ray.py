@@ -251,11 +251,12 @@ def test_what_is_wrong_is_said_before_ray_starts(exported, tmp_path):
 def test_an_actor_refuses_another_model(exported, tmp_path, monkeypatch):
     """A deployment while the job runs, or a node with an older copy."""
     model = shutil.copytree(exported("tnews")[0], tmp_path / "model")
+    config = {**read(model / "config.json"), "vocab_crc32": None}  # else another vocab.txt does not open at all
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["infer_ray.py", "--model_path", str(model), "--input", "a", "--output", "b"])
     args, hashes = infer_ray.parse_args(), infer_ray.hash_model(model)
     assert infer_ray.BlockPredictor(args, hashes, *[None] * 5).fault is None
     tokenizer = read(model / "tokenizer_config.json")
-    config = read(model / "config.json")
     labels = {number: f"new {label}" for number, label in config["id2label"].items()}
     for name, content in (
         ("tokenizer_config.json", json.dumps({**tokenizer, "do_lower_case": False})),
@@ -323,6 +324,10 @@ def test_names_that_are_passed_over_and_rows_that_do_not_fit(without_ray, export
         status, error = without_ray(["--model_path", model, "--input", source, "--output", out, *flags])
         return status, error, rows_of(out)
 
+    def infer_text(text, encoding="utf-8"):
+        (tmp_path / "d.txt").write_bytes(text.encode(encoding))
+        return infer(tmp_path / "d.txt")[1]
+
     for name in ("_a.jsonl", ".a.jsonl", "__.jsonl"):
         write_lines(tmp_path / name, [{"text": "书"}] * 3)
         status, error, rows = infer(tmp_path / name)
@@ -340,6 +345,9 @@ def test_names_that_are_passed_over_and_rows_that_do_not_fit(without_ray, export
         assert rows[0]["label"] and rows[0]["error"] is None
         assert rows[1]["n"] == 2 and rows[1]["more"] is rows[1]["label"] is None and "[nan]" in rows[1]["error"]
     assert "`text` is inf" in infer(tmp_path / "b.jsonl", "--on_error", "column")[2][0]["error"]
+    assert "is not JSON: an object has the field `text` twice" in infer_text('{"text": "a", "text": "b"}')
+    assert "d.txt line 1: not UTF-8: invalid start byte at byte 1; if it is GBK or GB18030" in infer_text("今天", "gbk")
+    assert "d.txt line 1: the file is not UTF-8: it is UTF-16; save it as UTF-8" in infer_text("今天", "utf-16")
     # What does not fit Parquet, in the first block and in a later one.
     write_lines(tmp_path / "c.jsonl", [{"text": "书" * 200, "n": n} for n in (1, 2, "three", 4)])
     for size in (100, 1):

@@ -420,6 +420,22 @@ def test_a_field_that_is_there_twice_is_found_in_one_pass():
     assert Counted.compared - before < 100_000
 
 
+def test_a_body_in_gbk_is_told(small):
+    status, _, answer = small.ask("POST", "/models/seq_cls", '{"data": {"text": "今天"}}'.encode("gbk"))
+    assert status == 400
+    assert answer["error"] == (
+        "the body is not UTF-8: invalid start byte at byte 19; if it is GBK or GB18030, send it as UTF-8"
+    )
+    assert small.ask("POST", "/models/seq_cls", b'{"data": {"text": "\xff"}}')[2]["error"].endswith("at byte 19")
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 8}}
+    head, text = json.dumps({"inputs": [tensor]}).encode(), b"\4\0\0\0" + "今天".encode("gbk")
+    header = {"inference-header-content-length": str(len(head))}
+    status, _, answer = small.ask("POST", "/v2/models/seq_cls/infer", head + text, header)
+    assert (
+        status == 400 and "text 0 is not UTF-8: invalid start byte; if it is GBK or GB18030, send it" in answer["error"]
+    )
+
+
 def test_json_that_is_no_texts_is_refused_before_it_is_read(small):
     """Python reads millions of lists in a second, in which no other request is answered, and into 200 MB."""
     for values in ("[]," * 100_000 + "[]", "{}," * 6000 + "{}", "1," * 100_000 + "1"):

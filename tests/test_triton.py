@@ -554,8 +554,9 @@ def test_clients_score_a_dev_set(dataset, triton, exported, tmp_path):
 
 
 def test_clients_say_what_is_wrong(triton, tmp_path):
-    status, out, err = ask("seq_cls", triton.grpc)  # two built-in examples
-    assert (status, out.count("confidence"), err) == (0, 2, "")
+    for model, is_of_pairs in (("ernie_seqcls", False), ("pairs", True)):  # two built-in examples, of the model's kind
+        status, out, err = ask("seq_cls", triton.grpc, "--model", model)
+        assert (status, out.count("confidence"), err) == (0, 2, "") and (" | " in out) == is_of_pairs
 
     def fails(message, *arguments, status=1, url=triton.grpc):
         *found, err = ask(*arguments[:1], url, *arguments[1:])
@@ -592,7 +593,8 @@ def ask(task, url, *arguments):
 BAD = {
     "empty": ([("TEXT", [b"\xe5\xa5\xbd", b""])], "item 1: `text` is empty"),
     "white space": ([("TEXT", [b" \n"])], "item 0: `text` is empty"),
-    "not UTF-8": ([("TEXT", [b"\xff\xfe"])], "item 0: TEXT is not UTF-8"),
+    "not UTF-8": ([("TEXT", [b"\xff\xfe"])], "item 0: TEXT is not UTF-8: invalid start byte at byte 0"),
+    "GBK": ([("TEXT", ["今天".encode("gbk")])], "at byte 0; if it is GBK or GB18030, send it as UTF-8"),
     "huge": ([("TEXT", ["好".encode() * 100_001])], "item 0 has 100,001 characters; the limit is 100,000"),
     "no text": ([("TEXT_PAIR", [b"a"])], "there is no input TEXT"),
     "uneven": ([("TEXT", [b"a", b"b"]), ("TEXT_PAIR", [b"a"])], "batch size does not match"),

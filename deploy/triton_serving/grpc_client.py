@@ -48,7 +48,10 @@ class Client:
         self._client = grpcclient.InferenceServerClient(url)
 
     def check(self):
-        """The model's labels, or None if it has none, of a server that is ready.
+        """What prepare_models.py wrote down of the model for clients, of a server that is ready.
+
+        Returns:
+            {"labels": list, "text_pair": whether a classifier takes pairs}, without those that it did not.
 
         Raises:
             PredictorError: the server or the model is not ready, or the model is not one of the task.
@@ -72,7 +75,9 @@ class Client:
             ) from None
         if found != list(self.inputs):
             raise PredictorError(f"{self.model} takes {', '.join(found)}; this client sends {', '.join(self.inputs)}")
-        return json.loads(parameters["labels"].string_value) if "labels" in parameters else None
+        return {
+            name: json.loads(parameters[name].string_value) for name in ("labels", "text_pair") if name in parameters
+        }
 
     def ask(self, items):
         """The answers to items, texts or tuples of texts, as the predictor gives them.
@@ -152,9 +157,10 @@ def ask_server(task_name, model, examples, shown, about):
     client = Client(args.url, args.model, task_name, args.timeout, args.retries)
     with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
         if args.dataset:
-            answers = score_dev_set(task_name, args, client.ask, client.check)
+            answers = score_dev_set(task_name, args, client.ask, lambda: client.check().get("labels"))
         else:
-            client.check()
+            if client.check().get("text_pair"):
+                examples = EXAMPLES["pairs"]
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
             answers = []
             for item in [named] if named else examples:

@@ -62,6 +62,8 @@ def main():
         }
         if task.id2label:
             settings["labels"] = json.dumps(list(task.id2label.values()), ensure_ascii=False)  # for clients
+        if task.name == "seq_cls" and task.text_pair is not None:
+            settings["text_pair"] = json.dumps(task.text_pair)  # for clients
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
             # Opens the copy: a model that does not fit is refused now, and files derived from the model are made now.

@@ -16,6 +16,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from ernie_predictor import PredictorError, load_task, open_folder
 from ernie_predictor.batching import token_batches
+from ernie_predictor.formats import encoding_hint
 from ernie_predictor.machine import usable_cores
 
 WARM_UP_LENGTHS = (16, 32, 64)
@@ -265,7 +266,8 @@ def texts_of(request, name):
         try:
             texts.append(value.decode("utf-8"))
         except UnicodeDecodeError as e:
-            raise PredictorError(f"item {index}: {name} is not UTF-8: {e.reason} at byte {e.start}") from None
+            reason = f"{e.reason} at byte {e.start}{encoding_hint(value, 'send')}"
+            raise PredictorError(f"item {index}: {name} is not UTF-8: {reason}") from None
     return texts
 
 

@@ -1,6 +1,7 @@
 // OpenVINO's compiled form of a model, kept in a file, from which it opens several times faster.
 #pragma once
 
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -8,13 +9,13 @@
 
 namespace ernie {
 
-// A file mapped into memory, so that several processes share it.
-class MappedFile {
+// What a file holds. Read, not mapped: a mapped file that is overwritten or truncated, as by `cp`, ends the process.
+class FileContent {
  public:
-  explicit MappedFile(const std::string& path);  // empty where it cannot be read
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
+  explicit FileContent(const std::string& path);  // empty where it cannot be read
+  ~FileContent() { std::free(data_); }
+  FileContent(const FileContent&) = delete;
+  FileContent& operator=(const FileContent&) = delete;
 
   char* data() const { return data_; }
   size_t size() const { return size_; }
@@ -36,7 +37,7 @@ class CompiledModel {
   const std::vector<std::string>& paths() const { return paths_; }
 
   // Whether a file is the compiled form of the ONNX file as it is now, and has the content that was written.
-  bool fits(const MappedFile& file) const;
+  bool fits(const FileContent& file) const;
 
   // Writes the file, atomically, in the first place that can be written to; without one, nothing. `save` writes the
   // compiled form to a stream.

@@ -149,6 +149,9 @@ Config read_config(const std::string& folder) {
   };
   config.vocab_size = whole_number(&json, U"vocab_size", 0);
   config.max_position_embeddings = whole_number(&json, U"max_position_embeddings", 0);
+  if (const Json* checksum = json.find(U"vocab_crc32"); checksum != nullptr && checksum->kind != Json::null) {
+    config.vocab_crc32 = encode_utf8(checksum->text);
+  }
   if (const Json* params = json.find(U"task_specific_params"); params != nullptr) {
     const std::string name = task->params;
     params = params->find(std::u32string(name.begin(), name.end()));

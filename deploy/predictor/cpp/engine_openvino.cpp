@@ -67,7 +67,7 @@ class OpenVinoEngine : public Engine {
  private:
   void open(const ov::AnyMap& config, const CompiledModel& compiled) {
     for (const auto& path : compiled.paths()) {
-      auto file = std::make_unique<MappedFile>(path);
+      auto file = std::make_unique<FileContent>(path);
       if (!compiled.fits(*file)) continue;
       try {
         blob_ = ov::Tensor(ov::element::u8, {file->size() - CompiledModel::kRecordSize}, file->data());
@@ -92,7 +92,7 @@ class OpenVinoEngine : public Engine {
   }
 
   std::string path_;
-  std::unique_ptr<MappedFile> file_;
+  std::unique_ptr<FileContent> file_;
   ov::Tensor blob_;
   ov::CompiledModel model_;
   std::mutex mutex_;

@@ -276,6 +276,26 @@ std::string file_kind(std::string_view first_line) {
   return "";
 }
 
+// Whether a file is a table or a file of training, not lines of texts, by its name's ending and its first line, as
+// infer_cpu.py tells them. As lines, headers, separators and tags would be parts of the texts.
+bool is_not_of_lines(const std::string& name, std::string_view line, ernie::TaskKind kind) {
+  auto ending = fs::path(name).extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
+  const auto tables = {".csv", ".tsv", ".xlsx", ".xls", ".ods"};
+  if (std::find(tables.begin(), tables.end(), ending) != tables.end()) return true;
+  if (kind == ernie::TaskKind::token_cls) return ending == ".conll" || line.find('\x02') != line.npos;
+  if (kind != ernie::TaskKind::qa) return false;
+  // SQuAD's format is one JSON object: {"version": ..., "data": [...]}, often over many lines.
+  const auto skip = [&](std::string_view what) {
+    line.remove_prefix(std::min(line.find_first_not_of(" \t\r\n\v\f"), line.size()));
+    if (line.substr(0, what.size()) != what) return false;
+    line.remove_prefix(what.size());
+    return true;
+  };
+  skip("\xEF\xBB\xBF");
+  return skip("{") && ((skip("") && line.empty()) || ((skip("\"data\"") || skip("\"version\"")) && skip(":")));
+}
+
 void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std::istream& lines, Sink& sink) {
   const std::string name = args.input == "-" ? "standard input" : args.input;
   size_t number = 0;
@@ -284,7 +304,12 @@ void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std:
   const auto next = [&](Pair& pair) {
     while (std::getline(lines, line)) {
       if (!lines.eof()) line += '\n';
-      if (const auto kind = ++number == 1 ? file_kind(line) : ""; !kind.empty()) {
+      ++number;
+      if (number == 1 && args.input != "-" && is_not_of_lines(name, line, predictor.task().kind())) {
+        throw Error(name + ": tables and files of training are not read here: write a text per line or JSON lines, or " +
+                    "take infer_cpu.py");
+      }
+      if (const auto kind = number == 1 ? file_kind(line) : ""; !kind.empty()) {
         throw Error(name + " is not UTF-8: " + kind);
       }
       try {
@@ -311,13 +336,6 @@ void answer_lines(const Arguments& args, const ernie::Predictor& predictor, std:
   });
 }
 
-bool is_table(const std::string& name) {
-  auto ending = fs::path(name).extension().string();
-  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
-  const auto endings = {".csv", ".tsv", ".xlsx", ".xls", ".ods"};
-  return std::find(endings.begin(), endings.end(), ending) != endings.end();
-}
-
 void run(const Arguments& args, const std::array<bool, 3>& closed) {
   if (args.input == "-" && closed[STDIN_FILENO]) throw Error("standard input is closed: name a file with --input");
   if (args.output.empty() && closed[STDOUT_FILENO]) throw Error("standard output is closed: name a file with --output");
@@ -326,11 +344,6 @@ void run(const Arguments& args, const std::array<bool, 3>& closed) {
     file.open(args.input, std::ios::binary);
     if (!file || fs::is_directory(args.input)) {
       throw Error("--input " + args.input + ": " + std::strerror(file ? EISDIR : errno));
-    }
-    // As plain lines, a header and separators would be parts of the texts.
-    if (is_table(args.input)) {
-      throw Error("--input " + args.input + ": tables are not read here: write a text per line or JSON lines, or take " +
-                  "infer_cpu.py");
     }
   }
   Sink sink(args.output);

@@ -4,7 +4,8 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <map>
+#include <optional>
+#include <set>
 
 #include "unicode.h"
 
@@ -18,7 +19,7 @@ bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
 
 class Parser {
  public:
-  explicit Parser(std::u32string_view text) : text_(text) {}
+  Parser(std::u32string_view text, bool refuses_twice) : text_(text), refuses_twice_(refuses_twice) {}
 
   size_t position = 0;
 
@@ -58,7 +59,8 @@ class Parser {
 
   void object(Json& found, int depth) {
     found.kind = Json::object;
-    std::map<std::u32string, size_t> places;
+    std::set<std::u32string> seen;
+    std::optional<std::u32string> twice;
     ++position;
     skip_space();
     while (!at('}')) {
@@ -68,15 +70,9 @@ class Parser {
       if (!at(':')) fail("Expecting ':' delimiter", position);
       ++position;
       skip_space();
-      auto item = value(depth);
-      // Of a key that comes twice the last value counts.
-      const auto [place, is_new] = places.emplace(std::move(key), found.items.size());
-      if (is_new) {
-        found.keys.push_back(place->first);
-        found.items.push_back(std::move(item));
-      } else {
-        found.items[place->second] = std::move(item);
-      }
+      found.items.push_back(value(depth));
+      if (!seen.insert(key).second && !twice) twice = key;
+      found.keys.push_back(std::move(key));
       skip_space();
       if (at('}')) break;
       if (!at(',')) fail("Expecting ',' delimiter", position);
@@ -85,6 +81,9 @@ class Parser {
       if (!at('"')) fail("Expecting property name enclosed in double quotes", position);
     }
     ++position;
+    if (twice && refuses_twice_) {
+      throw Error("an object has the field `" + encode_utf8(std::u32string_view(*twice).substr(0, 60)) + "` twice");
+    }
   }
 
   void array(Json& found, int depth) {
@@ -202,6 +201,7 @@ class Parser {
   }
 
   std::u32string_view text_;
+  bool refuses_twice_;
 };
 
 // What repr() shows of a float: the fewest digits that give the same number.
@@ -286,7 +286,7 @@ const Json* Json::find(std::u32string_view key) const {
 }
 
 Json parse_json(std::u32string_view text) {
-  Parser parser(text);
+  Parser parser(text, true);
   parser.skip_space();
   auto value = parser.value();
   parser.skip_space();
@@ -295,7 +295,7 @@ Json parse_json(std::u32string_view text) {
 }
 
 size_t parse_json_prefix(std::u32string_view text, Json& value) {
-  Parser parser(text);
+  Parser parser(text, false);
   value = parser.value();
   return parser.position;
 }

@@ -1,5 +1,5 @@
 // JSON as Python's json module reads and writes it: NaN and halves of surrogate pairs are read, too, the fields of an
-// object keep their order, and messages are the same.
+// object keep their order, and messages are the same. An object that has a field twice is refused.
 #pragma once
 
 #include <string>
@@ -18,15 +18,15 @@ struct Json {
   // A string's characters, among which may be halves of surrogate pairs; of a number or boolean, as it is written.
   std::u32string text;
   std::vector<Json> items;           // an array's, or the values of an object
-  std::vector<std::u32string> keys;  // an object's; no key twice
+  std::vector<std::u32string> keys;  // an object's
 
   const Json* find(std::u32string_view key) const;  // an object's value; nullptr where there is none
 };
 
-// Throws Error where `text` is no JSON value.
+// Throws Error where `text` is no JSON value, or an object in it has a field twice.
 Json parse_json(std::u32string_view text);
 
-// Reads one value, from its first character on, and returns where it ends. Throws Error.
+// Reads one value, from its first character on, and returns where it ends. A field may come twice. Throws Error.
 size_t parse_json_prefix(std::u32string_view text, Json& value);
 
 // A value as Python's repr() shows it, at most 60 characters of it, for messages.

@@ -98,6 +98,9 @@ Task::Task(const std::string& folder, const std::string& name, int max_seq_lengt
                 " entries, but the model takes ids below " + with_commas(static_cast<size_t>(config_.vocab_size)) +
                 "; the files are of different models");
   }
+  if (!config_.vocab_crc32.empty() && config_.vocab_crc32 != tokenizer_.vocab_crc32()) {
+    throw Error(folder + ": vocab.txt is not the one that the model was trained with");
+  }
   if (config_.kind != TaskKind::token_cls) return;
   try {
     check_tags(config_.labels);
@@ -129,12 +132,12 @@ std::pair<std::string, size_t> Task::limit() const {
 
 // ------------------------------------------------------------------------------------------------ input
 
-void Task::check_text(const char* name, std::u32string_view text) const {
+void Task::check_text(const std::string& name, std::u32string_view text) const {
   const auto is_surrogate = [](char32_t c) { return c >= 0xD800 && c <= 0xDFFF; };
-  if (text.empty() && config_.kind == TaskKind::qa && name == std::string_view("question")) return;
-  if (strip(text).empty()) throw Error("`" + std::string(name) + "` is empty");
+  if (text.empty() && config_.kind == TaskKind::qa && name == "question") return;
+  if (strip(text).empty()) throw Error("`" + name + "` is empty");
   if (std::any_of(text.begin(), text.end(), is_surrogate)) {
-    throw Error("`" + std::string(name) + "` holds half of a surrogate pair, which is no character");
+    throw Error("`" + name + "` holds half of a surrogate pair, which is no character");
   }
 }
 
@@ -167,25 +170,46 @@ Pair Task::check(const std::vector<std::u32string_view>& texts) const {
 }
 
 Pair Task::check(const Json& object) const {
-  const bool is_qa = config_.kind == TaskKind::qa;
-  const auto* first = object.find(is_qa ? U"question" : U"text");
-  const bool is_single = config_.kind == TaskKind::token_cls;
-  const auto* second = is_single ? nullptr : object.find(is_qa ? U"context" : U"text_pair");
-  if (second != nullptr && second->kind == Json::null) second = nullptr;
+  const auto names = names_of(object);
+  const auto* first = object.find(names.first);
+  const auto* second = names.second.empty() ? nullptr : object.find(names.second);
+  const bool may_be_null = names.second != U"sentence2";
+  if (may_be_null && second != nullptr && second->kind == Json::null) second = nullptr;
   if (first == nullptr) {
     std::u32string fields;
     for (const auto& key : object.keys) fields += (fields.empty() ? U"" : U", ") + key;
     throw Error("expected " + expected() + "; got the fields " + (fields.empty() ? "none" : encode_utf8(fields)));
   }
   check_number(second != nullptr);
-  const auto text_of = [&](const Json* value, const char* name) -> std::u32string_view {
-    if (value->kind != Json::string) throw Error("`" + std::string(name) + "` is " + shown(*value) + ", expected a text");
+  const auto text_of = [&](const Json* value, std::u32string_view key) -> std::u32string_view {
+    const auto name = encode_utf8(key);
+    if (value->kind != Json::string) throw Error("`" + name + "` is " + shown(*value) + ", expected a text");
+    check_text(name, value->text);
     return value->text;
   };
-  const auto text = text_of(first, is_qa ? "question" : "text");
+  const auto text = text_of(first, names.first);
   if (second == nullptr) return check_texts(text, std::nullopt);
-  check_text(is_qa ? "question" : "text", text);
-  return check_texts(text, text_of(second, is_qa ? "context" : "text_pair"));
+  return check_texts(text, text_of(second, names.second));
+}
+
+// The fields of an object that hold its texts; the second is empty where there is none. A classifier takes rows of training
+// files, too, if they hold the texts as they are.
+std::pair<std::u32string_view, std::u32string_view> Task::names_of(const Json& object) const {
+  if (config_.kind == TaskKind::qa) return {U"question", U"context"};
+  if (config_.kind == TaskKind::token_cls) return {U"text", U""};
+  const auto has = [&](std::u32string_view name) { return object.find(name) != nullptr; };
+  const bool is_single = has(U"sentence");
+  if (is_single || (has(U"sentence1") && has(U"sentence2"))) {
+    const std::u32string_view first = is_single ? U"sentence" : U"sentence1";
+    if (has(U"text")) throw Error("it has `text` and `" + encode_utf8(first) + "`: leave out what is not meant");
+    return {first, is_single ? U"" : U"sentence2"};
+  }
+  const auto* target = object.find(U"target");
+  const bool has_marks = has(U"text") && target != nullptr && target->kind == Json::object;
+  if (has_marks || (has(U"keyword") && has(U"abst"))) {
+    throw Error("rows of CSL and CLUEWSC2020 are not read here: take infer_cpu.py");
+  }
+  return {U"text", U"text_pair"};
 }
 
 // ------------------------------------------------------------------------------------------------ features

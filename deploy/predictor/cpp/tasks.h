@@ -80,7 +80,8 @@ class Task {
 
  private:
   void check_number(bool has_second) const;
-  void check_text(const char* name, std::u32string_view text) const;
+  void check_text(const std::string& name, std::u32string_view text) const;
+  std::pair<std::u32string_view, std::u32string_view> names_of(const Json& object) const;
   Pair check_texts(std::u32string_view first, std::optional<std::u32string_view> second) const;
   Note classify(const Pair& pair, std::vector<Feature>& features) const;
   Note find_entities(const Pair& pair, std::vector<Feature>& features) const;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "json.h"
@@ -29,6 +30,18 @@ uint32_t pack(const std::u32string& plain) {
   if (plain.size() == 1) return kLetter << kKindShift | plain[0];
   if (plain.size() == 3 && plain[0] == U' ' && plain[2] == U' ') return kWord << kKindShift | plain[1];
   return kOther << kKindShift;
+}
+
+// As zlib.crc32, as 8 hex digits.
+std::string crc32(std::string_view text) {
+  uint32_t sum = ~0U;
+  for (const char c : text) {
+    sum ^= static_cast<unsigned char>(c);
+    for (int bit = 0; bit < 8; ++bit) sum = (sum >> 1) ^ ((sum & 1) != 0 ? 0xedb88320U : 0U);
+  }
+  std::string digits;
+  for (int shift = 28; shift >= 0; shift -= 4) digits += "0123456789abcdef"[(~sum >> shift) & 15];
+  return digits;
 }
 
 }  // namespace
@@ -71,10 +84,13 @@ void Tokenizer::read_vocab(const std::string& file) {
   ids_ = {-1};
   add_wordpiece(U"##", -1);  // makes node kWithin
   std::string line;
+  std::vector<std::optional<std::string>> words;  // by id; of a word that is there twice, the last id counts
   for (int32_t id = 0; std::getline(stream, line); ++id) {
     line.erase(line.find_last_not_of('\r') + 1);
     try {
-      add_wordpiece(decode_utf8(line), id);
+      const int32_t before = add_wordpiece(decode_utf8(line), id);
+      if (before >= 0) words[static_cast<size_t>(before)].reset();
+      words.emplace_back(line);
     } catch (const Error& error) {
       throw Error(file + ", line " + std::to_string(id + 1) + ": " + error.what());
     }
@@ -88,9 +104,14 @@ void Tokenizer::read_vocab(const std::string& file) {
     if (*id < 0) missing.append(" ").append(token);
   }
   if (!missing.empty()) throw Error(file + " is no ERNIE vocabulary: it has no" + missing);
+  std::string text;
+  for (const auto& word : words) {
+    if (word) text += *word + '\n';
+  }
+  vocab_crc32_ = crc32(text);
 }
 
-void Tokenizer::add_wordpiece(std::u32string_view wordpiece, int32_t id) {
+int32_t Tokenizer::add_wordpiece(std::u32string_view wordpiece, int32_t id) {
   int32_t node = kBeginning;
   for (const char32_t c : wordpiece) {
     const auto next = static_cast<int32_t>(ids_.size());
@@ -98,7 +119,7 @@ void Tokenizer::add_wordpiece(std::u32string_view wordpiece, int32_t id) {
     if (is_new) ids_.push_back(-1);
     node = found->second;
   }
-  ids_[static_cast<size_t>(node)] = id;
+  return std::exchange(ids_[static_cast<size_t>(node)], id);
 }
 
 int32_t Tokenizer::child(int32_t node, char32_t character) const {

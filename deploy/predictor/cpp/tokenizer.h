@@ -37,6 +37,8 @@ class Tokenizer {
   int model_max_length() const { return model_max_length_; }
   // One more than the largest id.
   int32_t size() const { return size_; }
+  // A checksum of the vocabulary's words in the order of their ids, as config.json has it.
+  const std::string& vocab_crc32() const { return vocab_crc32_; }
 
  private:
   // A character of a word, and the place in the text of the character that it comes from.
@@ -47,7 +49,8 @@ class Tokenizer {
 
   void read_config(const std::string& file);
   void read_vocab(const std::string& file);
-  void add_wordpiece(std::u32string_view wordpiece, int32_t id);
+  // Returns the id that the wordpiece had, or -1.
+  int32_t add_wordpiece(std::u32string_view wordpiece, int32_t id);
   uint32_t packed_plain(char32_t character) const;
   int32_t child(int32_t node, char32_t character) const;
   void encode_word(const Letter* word, size_t size, Encoding& encoding) const;
@@ -56,6 +59,7 @@ class Tokenizer {
   int model_max_length_ = 512;
   int32_t cls_id_ = -1, sep_id_ = -1, pad_id_ = -1, mask_id_ = -1, unk_id_ = -1;
   int32_t size_ = 0;
+  std::string vocab_crc32_;
 
   // plain() of the characters of planes 0 and 1, packed into a number each, filled as characters turn up.
   std::unique_ptr<std::atomic<uint32_t>[]> plain_;

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from .commandline import to_json
 from .errors import PredictorError, UsageError, one_line
+from .formats import encoding_hint, file_kind
 from .inputs import DELIMITERS, SPREADSHEETS, line_item
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
@@ -307,10 +308,12 @@ def row_of(line, task, columns, first=False):
         first: whether it is the first line of a file, which may begin with a byte order mark.
     """
     raw = {columns.names[0]: line.decode("utf-8", "replace").rstrip("\r")}
+    if first and (kind := file_kind(line)):
+        return raw, None, f"the file is not UTF-8: {kind}"
     try:
         item = line_item(line, task, first)
     except PredictorError as e:
-        return raw, None, str(e)
+        return raw, None, f"{e}{encoding_hint(line)}"
     if isinstance(item, dict):
         return item, *item_of(item, task, columns)
     texts = [item] if isinstance(item, str) else item

@@ -45,13 +45,22 @@ def file_kind(content):
     return next((text for start, text in FILE_STARTS.items() if content.startswith(start)), None)
 
 
-def encoding_hint(content):
-    """What may be done about bytes that are not UTF-8, to be added to a message."""
+def encoding_hint(content, do="save"):
+    """What may be done about bytes that are not UTF-8, to be added to a message; "" if nothing is known, or they are.
+
+    Args:
+        do: "save" a file, or "send" a request.
+    """
+    is_gb18030 = _decodes(content, "gb18030") and not _decodes(content, "utf-8")
+    return f"; if it is GBK or GB18030, {do} it as UTF-8" if is_gb18030 else ""
+
+
+def _decodes(content, encoding):
     try:
-        content.decode("gb18030")
+        content.decode(encoding)
     except UnicodeDecodeError:
-        return ""
-    return "; if it is GBK or GB18030, save it as UTF-8"
+        return False
+    return True
 
 
 def read_lines(path):

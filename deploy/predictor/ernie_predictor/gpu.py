@@ -395,9 +395,12 @@ def open_session(path, backend, options, num_threads=1):
 def needed_libraries():
     """Which CUDA the installed ONNX Runtime was built for, and how to get it."""
     import onnxruntime
-    from onnxruntime.capi import build_and_package_info
 
-    cuda = getattr(build_and_package_info, "cuda_version", None) or "12"
+    try:
+        from onnxruntime.capi.build_and_package_info import cuda_version
+    except ImportError:  # the CPU's package, and older ones, do not say
+        cuda_version = None
+    cuda = cuda_version or "12"
     cudnn = 8 if cuda.startswith("11.") else 9
     return f"ONNX Runtime {onnxruntime.__version__} needs CUDA {cuda} and cuDNN {cudnn}: {install()}"
 

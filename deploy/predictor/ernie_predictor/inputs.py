@@ -14,7 +14,7 @@ import sys
 from tqdm import tqdm
 
 from .errors import PredictorError, UsageError
-from .formats import encoding_hint, file_kind, read_qa, read_token_cls, row_format, row_texts
+from .formats import encoding_hint, file_kind, read_qa, read_token_cls, row_format, row_texts, unique_fields
 from .tasks import join_tokens
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -93,7 +93,7 @@ def _rows(source, name, task, columns, with_hints):
         try:
             item = _named_texts(line_item(line, task, first=number == 1), task, columns)
         except PredictorError as e:
-            item = PredictorError(f"{e}{encoding_hint(line)}") if with_hints and not _is_utf8(line) else e
+            item = PredictorError(f"{e}{encoding_hint(line)}") if with_hints else e
         yield f"{where} line {number}", item
 
 
@@ -131,9 +131,9 @@ def _table_rows(lines, where, delimiter, task, columns):
             row = next(reader, None)
             if row is None:
                 return
-            joined = "".join(row).encode("utf-8", "surrogateescape")
-            if not _is_utf8(joined):
-                raise PredictorError(f"not UTF-8{encoding_hint(joined)}")
+            joined = "".join(row)
+            if re.search("[\ud800-\udfff]", joined):
+                raise PredictorError(f"not UTF-8{encoding_hint(joined.encode('utf-8', 'surrogateescape'))}")
             if header is not None and len(row) not in (0, len(header)):
                 raise PredictorError(
                     f"{len(row)} columns, the header has {len(header)}; a text with a separator in it must be in quotes"
@@ -170,14 +170,6 @@ def _indices(header, place, task, columns):
     return [header.index(name) for name in names]
 
 
-def _is_utf8(content):
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def line_item(line, task, first=False):
     """What a line holds, not checked yet: a dict, a str, or a list where there are tabs and the task takes two texts.
 
@@ -193,7 +185,7 @@ def line_item(line, task, first=False):
         raise PredictorError("empty, expected " + task.expected)
     if text.lstrip().startswith("{"):
         try:
-            return json.loads(text.strip())
+            return json.loads(text.strip(), object_pairs_hook=unique_fields)
         except (ValueError, RecursionError) as e:
             raise PredictorError(f"begins with {{ but is not JSON: {e}") from None
     if _begins_array(text.strip()):

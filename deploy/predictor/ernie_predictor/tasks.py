@@ -20,8 +20,9 @@ import numpy as np
 
 from .answers import check_tags, read_answers, read_class, read_entities
 from .errors import PredictorError, UsageError
+from .formats import unique_fields
 from .labels import read_labels
-from .tokenizer import ErnieTokenizer
+from .tokenizer import ErnieTokenizer, vocab_crc32
 
 # What the command line calls a task, and how PaddleNLP and Hugging Face end the name of its model.
 ARCHITECTURES = {
@@ -390,6 +391,8 @@ def load_task(
             f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
             "different models"
         )
+    if config.get("vocab_crc32") not in (None, vocab_crc32(own.vocab)):
+        raise PredictorError(f"{model_dir}: vocab.txt is not the one that the model was trained with")
     length = max_seq_length or own.model_max_length
     longest = _whole_number(config, "max_position_embeddings", model_dir) or length
     if not SHORTEST <= length <= longest:
@@ -461,7 +464,7 @@ def _read_config(model_dir):
         raise PredictorError(f"--model_path {model_dir}: no such folder; expected one that run_*.py --do_export wrote")
     try:
         with open(path, encoding="utf-8") as f:
-            config = json.load(f)
+            config = json.load(f, object_pairs_hook=unique_fields)
     except FileNotFoundError:
         raise PredictorError(
             f"--model_path {model_dir} is no model folder: it has no config.json (it holds "

@@ -21,11 +21,13 @@ import os
 import re
 import threading
 import unicodedata
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from .errors import TokenizerError
+from .formats import unique_fields
 from .machine import usable_cores
 from .unicode_13 import is_accent, is_assigned
 
@@ -121,7 +123,7 @@ class ErnieTokenizer:
         if os.path.exists(config_file):
             try:
                 with open(config_file, encoding="utf-8") as f:
-                    config = json.load(f)
+                    config = json.load(f, object_pairs_hook=unique_fields)
             except ValueError as e:
                 raise TokenizerError(f"{config_file} is not JSON: {e}") from e
         kwargs.setdefault("do_lower_case", config.get("do_lower_case", True))
@@ -290,6 +292,13 @@ def load_vocab(vocab_file):
     if missing:
         raise TokenizerError(f"{vocab_file} is no ERNIE vocabulary: it has no {' '.join(missing)}")
     return vocab
+
+
+def vocab_crc32(vocab):
+    """A checksum of a vocabulary's words in the order of their ids, as config.json has it: a model makes no sense of
+    another vocabulary of the same size."""
+    words = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
+    return f"{zlib.crc32(words.encode()):08x}"
 
 
 def _choose_backend(backend):

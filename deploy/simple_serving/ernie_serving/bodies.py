@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 
-from ernie_predictor.formats import unique_fields
+from ernie_predictor.formats import encoding_hint, unique_fields
 from starlette.requests import ClientDisconnect
 
 from .errors import ApiError, bad_request, timed_out, too_large
@@ -85,7 +85,8 @@ def load_json(content, most=None):
     try:
         return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=unique_fields)
     except UnicodeDecodeError as e:
-        raise bad_request(f"the body is not UTF-8: {e.reason} at byte {e.start}") from None
+        hint = encoding_hint(content, "send")
+        raise bad_request(f"the body is not UTF-8: {e.reason} at byte {e.start}{hint}") from None
     except (ValueError, RecursionError) as e:
         raise bad_request(f"the body is not JSON: {str(e) or 'nested too deeply':.200}") from None
 

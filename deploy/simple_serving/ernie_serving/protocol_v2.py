@@ -9,6 +9,8 @@ import math
 import re
 import struct
 
+from ernie_predictor.formats import encoding_hint
+
 from .errors import bad_request, wrong_field
 from .service import PARAMETERS
 
@@ -108,10 +110,12 @@ def _values(tensor, binary):
     while place < size:
         if place + 4 > size or place + 4 + (length := struct.unpack_from("<I", part, place)[0]) > size:
             raise bad_request(f"input {tensor['name']}: a text is longer than its tensor")
+        text = part[place + 4 : place + 4 + length]
         try:
-            values.append(part[place + 4 : place + 4 + length].decode("utf-8"))
+            values.append(text.decode("utf-8"))
         except UnicodeDecodeError as e:
-            raise bad_request(f"input {tensor['name']}: text {len(values)} is not UTF-8: {e.reason}") from None
+            reason = f"{e.reason}{encoding_hint(text, 'send')}"
+            raise bad_request(f"input {tensor['name']}: text {len(values)} is not UTF-8: {reason}") from None
         place += 4 + length
     return values, binary[size:]
 

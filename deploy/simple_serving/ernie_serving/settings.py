@@ -72,7 +72,10 @@ class Settings(BaseSettings):
 
 # The first field of each group of --help.
 GROUPS = {"model_path": "Model", "host": "Server", "max_batch_tokens": "Batches", "max_queue_tokens": "Limits"}
+# What --help calls a field's value; a number is N.
 METAVARS = {"model_path": "DIR", "cache_dir": "DIR", "host": "ADDRESS", "api_key": "KEY"}
+METAVARS |= dict.fromkeys(("backend", "precision_mode"), "NAME")
+METAVARS |= dict.fromkeys(("log_json", "open_first", "sort_by_length"), "true|false")
 
 
 def read_flags(about, argv=None):
@@ -87,7 +90,7 @@ def read_flags(about, argv=None):
         group.add_argument(
             f"--{name}",
             nargs="+" if name == "model_path" else None,
-            metavar=METAVARS.get(name, "N" if field.annotation in (int, float, int | None) else "VALUE"),
+            metavar=METAVARS.get(name, "N"),
             help=f"{field.description}{default}",
         )
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
