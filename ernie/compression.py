@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import itertools
 import os
 import shutil
@@ -91,6 +92,20 @@ def plan(strategy, width_mult_list=(0.75,), algo_list=("mse",), batch_size_list=
             sources = {variant.name: f"{variant.name}/" for variant in made} or {base: prefix}
             variants += [Variant(f"{start}quant_emb", "embeddings", source, {}) for source, start in sources.items()]
     return variants
+
+
+def numbered_anew(method):
+    """For a method that trains: the numbers that Paddle gives to parameters do not depend on what was made before.
+
+    By these names an optimizer's state is found again, also when the training resumes with fewer variants to make.
+    """
+
+    @functools.wraps(method)
+    def numbered(self, *args):
+        with paddle.utils.unique_name.guard(f"{method.__name__}."):
+            return method(self, *args)
+
+    return numbered
 
 
 class Compression:
@@ -289,6 +304,7 @@ class Compression:
         """Whether a variant is made of the weights of a width."""
         return variant.kind == "width" or (variant.kind == "qat" and self.variants[variant.base].kind == "width")
 
+    @numbered_anew
     def train_widths(self):
         """Trains one network at all widths, starting from the fine-tuned model; the best of each is kept on disk."""
         arguments = self.arguments_of_training("dynabert", load_best_model_at_end=False)
@@ -320,6 +336,7 @@ class Compression:
 
     # Quantization-aware training
 
+    @numbered_anew
     def train_quantized(self, variant):
         """The trainer of a model with fake quantization, after its training."""
         base = self.variants[variant.base]

@@ -866,6 +866,25 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_resumed(strategy, seen,
     assert [path.name for path in tmp_path.rglob(".*.part*")] == [".theirs.x.part"]
 
 
+def test_trainings_resume_whatever_was_made_before(tmp_path, tiny_fine_tuned):
+    """An optimizer's state is found by the names of parameters: the second time, the widths are there already."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_fine_tuned("tnews"), model)
+    config = read(model / "config.json") | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    arguments = ("tnews", model, tmp_path, "--strategy", "dynabert+qat", "--max_steps", 4, "--save_steps", 2)
+    arguments += ("--save_total_limit", 9)
+    compress(*arguments)
+    training = tmp_path / "compression" / "width_mult_0.75-qat"
+    whole = paddle.load(str(training / "checkpoint-4" / "model_state.pdparams"))
+    shutil.rmtree(training / "checkpoint-4")
+    shutil.rmtree(tmp_path / "width_mult_0.75" / "qat")
+    compress(*arguments)
+    resumed = paddle.load(str(training / "checkpoint-4" / "model_state.pdparams"))
+    for name, weight in whole.items():
+        np.testing.assert_array_equal(resumed[name].numpy(), weight.numpy(), err_msg=name)
+
+
 @pytest.mark.slow
 def test_two_processes_prune_as_one(tmp_path, tiny_fine_tuned):
     """paddle.distributed.launch over gloo: each process trains on its half, the first one measures."""
