@@ -34,11 +34,12 @@ def main():
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
     utils.write_settings(model_args, data_args, compression_args)
-    trainer = utils.CompressionTrainer(
+    compression = utils.Compression(
         TASK,
         model,
         compression_args,
         data_args,
+        model_args,
         train,
         dev,
         tokenizer,
@@ -47,7 +48,7 @@ def main():
     )
 
     # Compression: the plan is printed, then every variant is made, scored and timed; a killed run is resumed
-    trainer.compress(utils.question_blind_share(dev.examples))
+    compression.compress(utils.question_blind_share(dev.examples))
 
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ def main():
     # Model
     model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
     utils.write_settings(model_args, data_args, compression_args)
-    trainer = utils.CompressionTrainer(
+    compression = utils.Compression(
         TASK,
         model,
         compression_args,
         data_args,
+        model_args,
         train,
         dev,
         tokenizer,
@@ -43,7 +44,7 @@ def main():
     )
 
     # Compression: the plan is printed, then every variant is made, scored and timed; a killed run is resumed
-    trainer.compress({"f1_of_all_O": 0.0})
+    compression.compress({"f1_of_all_O": 0.0})
 
 
 if __name__ == "__main__":

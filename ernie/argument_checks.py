@@ -13,10 +13,10 @@ import paddle
 from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
 
+from ernie.checkpoints import LAST
 from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, QA
-from ernie.training import LAST
 
 
 def nearest(name, names):

@@ -1,7 +1,9 @@
-"""Compression: the plan of a strategy, and the trainer that makes, scores and times its variants."""
+"""Compression: the plan of a strategy, and the steps that make, score and time its variants."""
 
 import copy
+import dataclasses
 import functools
+import itertools
 import os
 import shutil
 import time
@@ -12,52 +14,55 @@ import paddle
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import fastest_engine, installed_engines
+from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
 from ernie import console, paddle_int8
 from ernie.argument_checks import width_name
+from ernie.checkpoints import find_checkpoint
 from ernie.console import logger
 from ernie.dev_set import DevSet
 from ernie.errors import UserError
-from ernie.export import dev_metrics, save_config_and_tokenizer, write_model_folder
-from ernie.files import (
-    check_replaceable,
-    content_hash,
-    copy_config_and_tokenizer,
-    file_hash,
-    new_folder,
-    read_metrics,
-    weights_hash,
-    write_json,
-)
+from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.features import Collator
+from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, file_hash, new_folder
+from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
+from ernie.metrics import METRICS, dev_metrics, read_metrics, write_metrics
 from ernie.onnx_graph import write_onnx
 from ernie.processes import alone, check_shared, gather, wait_for_all
-from ernie.pruning import PruningTrainer, Supernet, importance, reorder
+from ernie.pruning import PruningTrainer, Supernet, best_folder, best_model, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
 from ernie.tasks import SEQ_CLS
-from ernie.training import ErnieTrainer, find_checkpoint, resume_identity
 
-VERSION = 2  # of what is made of the same inputs: another number makes every variant again
-PRUNING_VERSION = 2  # the same, of widths and what is made from them
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
 
 
 class Variant(NamedTuple):
-    """One model folder that compression makes."""
+    """One model folder that compression makes.
+
+    Its kind is export (the fine-tuned model in FP32), width (narrower layers, trained with the fine-tuned model as
+    teacher), ptq (INT8, calibrated on training texts), qat (INT8, by further training) or embeddings (INT8 tables).
+    """
 
     name: str  # its folder below --output_dir
-    kind: str  # a key of `KINDS`
+    kind: str
     base: str  # the variant that it is made from; None for the original
     options: dict
 
 
-KINDS = {
-    "export": "the fine-tuned model in FP32",
-    "width": "narrower layers, trained with the fine-tuned model as teacher",
-    "ptq": "INT8, calibrated on training texts",
-    "qat": "INT8, by further training",
-    "embeddings": "with INT8 embedding tables",
+# Which kinds depend on an argument or on content, directly and not by way of what they are made from. What is not
+# named here counts for each kind.
+ONLY_FOR = {
+    **{field.name: ("width", "qat") for field in dataclasses.fields(TrainingArguments)},
+    "world_size": ("width", "qat"),
+    TRAINING_DATA: ("width", "qat", "ptq"),
+    "seed": ("width", "qat", "ptq"),
+    "width_mult_list": ("width",),  # trained together
+    "input_dtype": ("export",),
+    **dict.fromkeys(("weight_quantize_type", "activation_quantize_type", "onnx_format"), ("qat", "ptq")),
+    **dict.fromkeys(("use_pact", "moving_rate"), ("qat",)),
+    **dict.fromkeys(("round_type", "bias_correction"), ("ptq",)),
 }
 
 
@@ -77,17 +82,9 @@ def plan(strategy, width_mult_list=(0.75,), algo_list=("mse",), batch_size_list=
     for base, prefix in bases.items():
         made = []
         if "ptq" in steps:
-            made += [
-                Variant(
-                    f"{prefix}{algo}{batch_size}_{batch_num}",
-                    "ptq",
-                    base,
-                    {"algo": algo, "batch_size": batch_size, "batch_num": batch_num},
-                )
-                for algo in algo_list
-                for batch_size in batch_size_list
-                for batch_num in batch_num_list
-            ]
+            for algo, size, number in itertools.product(algo_list, batch_size_list, batch_num_list):
+                options = {"algo": algo, "batch_size": size, "batch_num": number}
+                made.append(Variant(f"{prefix}{algo}{size}_{number}", "ptq", base, options))
         if "qat" in steps:
             made.append(Variant(f"{prefix}qat", "qat", base, {}))
         variants += made
@@ -97,11 +94,45 @@ def plan(strategy, width_mult_list=(0.75,), algo_list=("mse",), batch_size_list=
     return variants
 
 
-class CompressionTrainer(ErnieTrainer):
-    """PaddleNLP's Trainer with a compress() that makes and measures every variant that its arguments ask for.
+def numbered_anew(method):
+    """For a method that trains: the numbers that Paddle gives to parameters do not depend on what was made before.
 
-    The arguments are those of `ErnieTrainer`, with CompressionArguments as `args`.
+    By these names an optimizer's state is found again, also when the training resumes with fewer variants to make.
     """
+
+    @functools.wraps(method)
+    def numbered(self, *args):
+        with paddle.utils.unique_name.guard(f"{method.__name__}."):
+            return method(self, *args)
+
+    return numbered
+
+
+class Compression:
+    """Makes and measures every variant that the arguments ask for, beside one another in --output_dir.
+
+    Args:
+        task: a row of `TASKS`.
+        model: the fine-tuned one.
+        args: CompressionArguments.
+        train, dev: `Split`s.
+        pretrained_tokenizer, processor, compute_metrics: as of `ErnieTrainer`.
+    """
+
+    def __init__(
+        self, task, model, args, data_args, model_args, train, dev, pretrained_tokenizer, processor, compute_metrics
+    ):
+        self.task, self.model, self.args, self.data_args = task, model, args, data_args
+        self.train_split, self.dev_split, self.tokenizer, self.processor = train, dev, pretrained_tokenizer, processor
+        self.arguments = (model_args, data_args, args)
+        self.of_trainers = (data_args, train, dev, pretrained_tokenizer, processor, compute_metrics)
+        self.collator = Collator(processor.tokenizer, data_args.dynamic_max_length)
+        self.dev_set = DevSet(dev.sorted_features, self.collator, args.per_device_eval_batch_size, compute_metrics)
+        self.contents = content_hashes(model, pretrained_tokenizer, train, dev)
+        if args.input_infer_model_path:
+            self.contents["the static model"] = [file_hash(path) for path in self.static_model_files()]
+        lists = (args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
+        self.variants = {variant.name: variant for variant in plan(args.strategy, *lists)}
 
     @alone
     def compress(self, baseline):
@@ -113,145 +144,78 @@ class CompressionTrainer(ErnieTrainer):
         args = self.args
         check_shared(args)
         self.baseline = baseline
-        self.dev_set = DevSet(
-            self.dev_split.sorted_features,
-            self.data_collator,
-            args.per_device_eval_batch_size,
-            self.label_names,
-            self.compute_metrics,
-        )
-        variants = plan(args.strategy, args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
-        self.variants = {variant.name: variant for variant in variants}
-        self.identities = {}
+        variants = self.variants.values()
         # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
         missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
         for folder in map(self.folder, (*missing, "best")):
             if os.path.lexists(folder):
                 check_replaceable(folder)
         console.row("plan", f"--strategy {args.strategy}: {len(variants)} variants in {args.output_dir}")
+        narrow = [variant.name for variant in variants if variant.name in missing and self.needs_widths(variant)]
         bar = console.progress(variants, desc="variants")
         for variant in bar:
             bar.set_postfix_str(variant.name)
             if variant.name in missing:
+                begin = time.perf_counter()
+                if variant.name in narrow[:1]:
+                    self.train_widths()  # all of them at once
                 self.make(variant)
                 wait_for_all()  # of several processes one writes and measures
+                if args.should_save:
+                    console.row("made", f"{self.describe(variant.name)}, {time.perf_counter() - begin:.0f} s")
             else:
                 self.score_again(variant.name)
-                console.row("there", self.describe(variant.name, read_metrics(self.folder(variant.name))))
+                console.row("there", self.describe(variant.name))
         if not args.should_save:
             return None
-        names = [variant.name for variant in variants]
+        names = list(self.variants)
         for name in self.made_earlier():
             if name not in names:
                 names.append(name)
                 self.score_again(name)
-                console.row("there", f"{self.describe(name, read_metrics(self.folder(name)))}, of another command")
-        rows = write_report(
-            *(args.output_dir, self.data_args.dataset, self.task.score, names, self.dev_set),
-            *(self.baseline, args.max_drop),
-        )
+                console.row("there", f"{self.describe(name)}, of another command")
+        dataset, score = self.data_args.dataset, self.task.score
+        rows = write_report(args.output_dir, dataset, score, names, self.dev_set, baseline, args.max_drop)
         pick_best(args.output_dir, rows, args.max_drop)
         return rows
 
-    # Variants
+    # What is there, and what it was made from
 
     def folder(self, name):
         return os.path.join(self.args.output_dir, name)
 
+    def made_from(self, variant):
+        """What metrics.json holds of a variant's identity: {"identity": hash, "base": that of what it is made from}."""
+        base = variant.base and self.made_from(self.variants[variant.base])["identity"]
+        return {"identity": content_hash(self.identity_of(variant.kind, base), variant.options), "base": base}
+
     def stands(self, variant):
         """Whether a variant's folder is there and was made from the very same."""
-        found = read_metrics(self.folder(variant.name))
-        return found is not None and found.get("made_from") == self.made_from(variant)
+        return (read_metrics(self.folder(variant.name)) or {}).get("made_from") == self.made_from(variant)
+
+    def identity_of(self, kind, base=None):
+        """What variants of a kind, and trainings for them, are made from, but for options of their own."""
+        others = {name for name, kinds in ONLY_FOR.items() if kind not in kinds}
+        return identity(self.arguments, self.processor, {**self.contents, BASE: base}, others)
 
     def made_earlier(self, base="export", inside=""):
         """Names of all variants that are there, and were made of the present original, by this or another command."""
-        identity = content_hash(read_metrics(self.folder(base))["made_from"])
+        base_identity = read_metrics(self.folder(base))["made_from"]["identity"]
         names = []
         for entry in sorted(os.listdir(self.folder(inside))):
             name = os.path.join(inside, entry)
             if entry in ("best", "compression") or not os.path.exists(os.path.join(self.folder(name), "model.onnx")):
                 continue
             made_from = (read_metrics(self.folder(name)) or {}).get("made_from", {})
-            if made_from.get("base") == identity:
+            if made_from.get("base") == base_identity:
                 names += [name, *self.made_earlier(name, name)]
-            elif "base" in made_from:
+            elif made_from.get("base"):
                 logger.warning(f"{name} is not in the report: it was made from an earlier {base}")
         return names
 
-    def made_from(self, variant):
-        """Identity of a variant: the options that count, and hashes of data, labels and weights."""
-        if variant.name not in self.identities:
-            self.identities[variant.name] = self.identify(variant)
-        return self.identities[variant.name]
-
-    def identify(self, variant):
-        args, data_args = self.args, self.data_args
-        if variant.base is None:
-            names = "dataset max_seq_length doc_stride max_query_length max_answer_length n_best_size"
-            identity = {name: getattr(data_args, name) for name in names.split()}
-            identity.update(
-                version=VERSION,
-                input_dtype=args.input_dtype,
-                dev_data=content_hash(self.dev_split.hashes()),
-                tokenizer=content_hash(self.tokenizer.get_vocab(), self.tokenizer.do_lower_case),
-                model_settings=content_hash(getattr(self.model.config, "task_specific_params", None)),
-            )
-            if args.input_infer_model_path:
-                return {**identity, "static_model": [file_hash(path) for path in self.static_model_files()]}
-            return {**identity, "weights": weights_hash(self.model)}
-        identity = {"base": content_hash(self.made_from(self.variants[variant.base])), **variant.options}
-        if variant.kind == "width":
-            identity.update(self.pruning_identity)
-        elif variant.kind == "qat":
-            identity.update(self.qat_identity(variant))
-        elif variant.kind == "ptq":
-            options = "seed weight_quantize_type activation_quantize_type round_type bias_correction onnx_format"
-            identity.update({name: getattr(args, name) for name in options.split()})
-            batches = self.calibration_batches(variant)
-            identity["calibration_texts"] = content_hash(*(b[name] for b in batches for name in sorted(b)))
-        return identity
-
-    def make(self, variant):
-        """Makes a variant's folder, scores it, and puts it in its place atomically."""
-        begin = time.perf_counter()
-        trained = None  # what every process takes part in
-        if variant.kind == "width":
-            trained = self.narrow_model(variant.options["width_mult"])
-        elif variant.kind == "qat":
-            trained = self.train_quantized(variant)
-        if not self.args.should_save:
-            return
-        with new_folder(self.folder(variant.name)) as folder:
-            if variant.kind == "export" and self.args.input_infer_model_path:
-                self.adopt_static_model(folder)
-            elif variant.kind in ("export", "width"):
-                model = trained or self.model
-                write_model_folder(self.task, model, self.tokenizer, folder, self.args.input_dtype)
-            elif variant.kind == "qat":
-                trained.write_int8(folder)
-            else:
-                source = self.folder(variant.base)
-                if variant.kind == "ptq":
-                    batches = self.calibration_batches(variant)
-                    write_calibrated(source, folder, batches, variant.options["algo"], self.args)
-                else:
-                    quantize_tables(source, folder)
-                copy_config_and_tokenizer(source, folder)
-            metrics = self.measure(folder)
-            write_json(os.path.join(folder, "metrics.json"), {**metrics, "made_from": self.made_from(variant)})
-            keep_nested(self.folder(variant.name), folder)
-        console.row("made", f"{self.describe(variant.name, metrics)}, {time.perf_counter() - begin:.0f} s")
-
-    def score_again(self, name):
-        """Scores a variant that is there with all engines, if one was not installed when it was made."""
-        found = read_metrics(self.folder(name))
-        if self.args.should_save and not {*installed_engines()} <= {found.get("engine"), *found}:
-            metrics = {**self.measure(self.folder(name)), "made_from": found["made_from"]}
-            write_json(os.path.join(self.folder(name), "metrics.json"), metrics)
-
-    def describe(self, name, metrics):
+    def describe(self, name):
         """A line about a variant: what it is, its dev score and the change from the original's, its size."""
-        score = self.task.score
+        metrics, score = read_metrics(self.folder(name)), self.task.score
         original = read_metrics(self.folder("export"))[score]
         size = os.path.getsize(os.path.join(self.folder(name), "model.onnx")) / 2**20
         text = (
@@ -261,6 +225,42 @@ class CompressionTrainer(ErnieTrainer):
         if "paddle_int8" in metrics:
             text += f", {100 * metrics['paddle_int8']['agreement']:.1f}% answers as Paddle's INT8"
         return text
+
+    # Making and measuring
+
+    def make(self, variant):
+        """Makes a variant's folder, scores it, and puts it in its place atomically."""
+        # What every process takes part in, before one writes.
+        trained = self.train_quantized(variant) if variant.kind == "qat" else None
+        if not self.args.should_save:
+            return
+        with new_folder(self.folder(variant.name)) as folder:
+            source = variant.base and self.folder(variant.base)
+            if variant.kind == "export" and self.args.input_infer_model_path:
+                self.adopt_static_model(folder)
+            elif variant.kind in ("export", "width"):
+                model = self.narrow_model(variant) if variant.kind == "width" else self.model
+                write_model_folder(self.task, model, self.tokenizer, folder, self.args.input_dtype)
+            elif variant.kind == "qat":
+                trained.write_int8(folder)
+            elif variant.kind == "ptq":
+                algo, *sizes = variant.options.values()
+                batches = calibration_batches(
+                    self.train_split.features, self.collator, *sizes, self.args.seed, self.args.input_dtype
+                )
+                write_calibrated(source, folder, batches, algo, self.args)
+                copy_config_and_tokenizer(source, folder)
+            else:
+                quantize_tables(source, folder)
+                copy_config_and_tokenizer(source, folder)
+            write_metrics(folder, {**self.measure(folder), "made_from": self.made_from(variant)})
+            keep_nested(self.folder(variant.name), folder)
+
+    def score_again(self, name):
+        """Scores a variant that is there with all engines, if one was not installed when it was made."""
+        found = read_metrics(self.folder(name))
+        if self.args.should_save and not {*installed_engines()} <= {found.get("engine"), *found}:
+            write_metrics(self.folder(name), {**self.measure(self.folder(name)), "made_from": found["made_from"]})
 
     def measure(self, folder):
         """metrics.json of a variant: its dev scores with the engine that the predictor takes for it on this processor,
@@ -298,38 +298,30 @@ class CompressionTrainer(ErnieTrainer):
         write_onnx(folder, self.task.outputs, first_token_only=self.task is SEQ_CLS)
         save_config_and_tokenizer(self.model, self.tokenizer, folder)
 
-    def calibration_batches(self, variant):
-        size, number = variant.options["batch_size"], variant.options["batch_num"]
-        return calibration_batches(
-            self.train_split.features, self.data_collator, size, number, self.args.seed, self.args.input_dtype
-        )
-
     # Pruning
 
-    @functools.cached_property
-    def pruning_identity(self):
-        more = {"width_mult_list": self.args.width_mult_list, "pruning_version": PRUNING_VERSION}
-        return resume_identity(self.data_args, self.args, self.model, self.train_split, self.dev_split, **more)
+    def needs_widths(self, variant):
+        """Whether a variant is made of the weights of a width."""
+        return variant.kind == "width" or (variant.kind == "qat" and self.variants[variant.base].kind == "width")
 
-    def narrow_model(self, width_mult):
-        """The best narrow model of a width."""
-        return self.supernet_trainer.best_model(width_mult, copy.deepcopy(self.model))
-
-    @functools.cached_property
-    def supernet_trainer(self):
-        """Trains one network at all widths, starting from the fine-tuned model; the trainer keeps the best of each."""
-        model = copy.deepcopy(self.model)
+    @numbered_anew
+    def train_widths(self):
+        """Trains one network at all widths, starting from the fine-tuned model; the best of each is kept on disk."""
         arguments = self.arguments_of_training("dynabert", load_best_model_at_end=False)
-        checkpoint = find_checkpoint(arguments, self.pruning_identity)
+        training = self.identity_of("width")
+        checkpoint = find_checkpoint(arguments, training)
+        model = copy.deepcopy(self.model)
         if checkpoint is None:  # a checkpoint's weights are in order
-            reorder(model, importance(model, self.importance_batches(), self.compute_loss))
+            reorder(model, importance(model, self.importance_batches()))
+            if self.args.should_save:
+                for width_mult in self.args.width_mult_list:  # of another training
+                    shutil.rmtree(best_folder(arguments.output_dir, width_mult), ignore_errors=True)
         supernet = Supernet(model, self.args.width_mult_list)
-        trainer = PruningTrainer(self.task, supernet, arguments, *self.shared_by_trainers())
-        trainer.identity = self.pruning_identity
-        if checkpoint is None and self.args.should_save:
-            trainer.forget_best()
-        self.run_training(trainer, checkpoint)
-        return trainer
+        PruningTrainer(self.task, supernet, arguments, *self.of_trainers).run(training, checkpoint)
+
+    def narrow_model(self, variant):
+        """The best model of a width, after `train_widths`."""
+        return best_model(self.training_folder("dynabert"), variant.options["width_mult"], copy.deepcopy(self.model))
 
     def importance_batches(self):
         """Random training texts in batches of tensors, with labels; the same for each of several processes.
@@ -339,40 +331,31 @@ class CompressionTrainer(ErnieTrainer):
         features, size = self.train_split.features, self.args.per_device_train_batch_size
         chosen = np.random.default_rng(self.args.seed).permutation(len(features))[: IMPORTANCE_BATCHES * size]
         chosen = sorted((features[i] for i in chosen), key=lambda feature: len(feature["input_ids"]))
-        batches = (self.data_collator(chosen[i : i + size]) for i in range(0, len(chosen), size))
+        batches = (self.collator(chosen[i : i + size]) for i in range(0, len(chosen), size))
         return [{name: paddle.to_tensor(array) for name, array in batch.items()} for batch in batches]
 
     # Quantization-aware training
 
-    def qat_identity(self, variant):
-        """Its starting weights are those of its base, which `made_from` identifies."""
-        options = "use_pact weight_quantize_type activation_quantize_type moving_rate onnx_format"
-        options = {name: getattr(self.args, name) for name in options.split()}
-        base = content_hash(self.made_from(self.variants[variant.base]))
-        return resume_identity(
-            self.data_args, self.args, self.model, self.train_split, self.dev_split, **options, base=base
-        )
-
+    @numbered_anew
     def train_quantized(self, variant):
         """The trainer of a model with fake quantization, after its training."""
         base = self.variants[variant.base]
-        model = self.narrow_model(base.options["width_mult"]) if base.kind == "width" else self.model
+        model = self.narrow_model(base) if base.kind == "width" else copy.deepcopy(self.model)
         arguments = self.arguments_of_training(variant.name, load_best_model_at_end=True)
-        identity = self.qat_identity(variant)
-        checkpoint = find_checkpoint(arguments, identity)
-        trainer = QuantizationAwareTrainer(
-            self.args, self.task, copy.deepcopy(model), arguments, *self.shared_by_trainers()
-        )
-        trainer.identity = identity
-        self.run_training(trainer, checkpoint)
+        training = self.identity_of("qat", self.made_from(variant)["base"])
+        trainer = QuantizationAwareTrainer(self.task, model, arguments, *self.of_trainers)
+        trainer.run(training, find_checkpoint(arguments, training))
         return trainer
 
     # What the trainings have in common
 
+    def training_folder(self, name):
+        return os.path.join(self.args.output_dir, "compression", name.replace("/", "-"))
+
     def arguments_of_training(self, name, load_best_model_at_end):
         """This command's arguments, for a training with checkpoints in a folder of its own."""
         arguments = copy.copy(self.args)
-        arguments.output_dir = os.path.join(self.args.output_dir, "compression", name.replace("/", "-"))
+        arguments.output_dir = self.training_folder(name)
         arguments.do_train = arguments.do_eval = True
         arguments.evaluation_strategy = arguments.save_strategy = IntervalStrategy.STEPS
         arguments.eval_steps = arguments.save_steps
@@ -380,16 +363,6 @@ class CompressionTrainer(ErnieTrainer):
         arguments.metric_for_best_model = self.task.score if load_best_model_at_end else None
         arguments.greater_is_better = True
         return arguments
-
-    def shared_by_trainers(self):
-        return (
-            *(self.data_args, self.train_split, self.dev_split),
-            *(self.tokenizer, self.processor, self.compute_metrics),
-        )
-
-    def run_training(self, trainer, checkpoint):
-        trainer.train(resume_from_checkpoint=checkpoint)
-        wait_for_all()  # the first process has written what all read
 
 
 def keep_nested(old, new):
@@ -399,7 +372,7 @@ def keep_nested(old, new):
     Files are linked, not moved: at a kill they are still in their place.
     """
     for entry in os.listdir(old) if os.path.isdir(old) else ():
-        if os.path.exists(os.path.join(old, entry, "metrics.json")):
+        if os.path.exists(os.path.join(old, entry, METRICS)):
             shutil.copytree(os.path.join(old, entry), os.path.join(new, entry), symlinks=True, copy_function=_link)
 
 

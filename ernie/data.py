@@ -66,7 +66,7 @@ def load_examples(task, data_args, split):
 
 def source_file(examples):
     """The file that examples were read from."""
-    return re.split(r" (?:line |data\[)", examples[0]["where"])[0]
+    return re.match(r"(.*?)(?: line \d+$| data\[|$)", examples[0]["where"], re.DOTALL)[1]
 
 
 def fetch_split(dataset, split):

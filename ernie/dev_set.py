@@ -14,18 +14,17 @@ class DevSet:
     """The dev set in batches, and what a model scores on it.
 
     Args:
-        features: of a `Split`, sorted.
-        label_names: keys of the features that are labels.
+        features: of a `Split`, sorted; what they hold besides a model's inputs are labels.
         compute_metrics: a function of an EvalPrediction.
     """
 
-    def __init__(self, features, collator, batch_size, label_names, compute_metrics):
+    def __init__(self, features, collator, batch_size, compute_metrics):
         self.features, self.collator, self.compute_metrics = features, collator, compute_metrics
         self.batches, labels = [], []
         for begin in range(0, len(features), batch_size):
             batch = collator(features[begin : begin + batch_size])
-            labels.append([batch.pop(name) for name in label_names])
-            self.batches.append(batch)
+            self.batches.append({name: batch.pop(name) for name in ("input_ids", "token_type_ids")})
+            labels.append(list(batch.values()))
         self.labels = [concatenate(arrays) for arrays in zip(*labels)]
 
     def onnx_logits(self, onnx_file, engine):

@@ -1,7 +1,5 @@
-"""Saving and export: model folders are written atomically, and the ONNX model is held against Paddle's."""
+"""Export: model folders are written atomically, and the ONNX model is held against Paddle's."""
 
-import contextlib
-import copy
 import os
 
 import numpy as np
@@ -11,26 +9,14 @@ from ernie_predictor.runtimes import open_onnx
 
 from ernie import console
 from ernie.errors import UserError
-from ernie.files import new_folder, work_folder, write_json
+from ernie.files import new_folder
+from ernie.metrics import write_metrics
+from ernie.models import on_cpu
 from ernie.onnx_graph import write_onnx
 from ernie.static_model import save_static_model
 from ernie.tasks import SEQ_CLS
 
 TOLERANCE = 1e-4  # between the logits of the ONNX model and Paddle's, both in float32 on the CPU
-
-
-def save_model(model, tokenizer, folder):
-    """Saves weights, config.json and tokenizer into a folder, each file atomically."""
-    os.makedirs(folder, exist_ok=True)
-    with work_folder(folder, "saving") as work:
-        part = os.path.join(work, "model")
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, "metrics.json"))  # of the previous weights
-        # config.json last: a folder without it is not a model yet.
-        for name in sorted(os.listdir(part), key=lambda name: name == "config.json"):
-            os.replace(os.path.join(part, name), os.path.join(folder, name))
 
 
 def export_model(task, model, tokenizer, folder, metrics):
@@ -41,7 +27,7 @@ def export_model(task, model, tokenizer, folder, metrics):
     """
     with new_folder(folder) as part:
         error = write_model_folder(task, model, tokenizer, part)
-        write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
+        write_metrics(part, metrics or {"note": "not scored: run with --do_eval"})
     size = os.path.getsize(os.path.join(folder, "model.onnx")) / 2**20
     console.row("exported", f"{folder}: model.onnx {size:.1f} MB; logits differ from Paddle's by at most {error:.1e}")
 
@@ -90,25 +76,3 @@ def onnx_error(model, onnx_file):
             found = session({"input_ids": input_ids, "token_type_ids": token_type_ids})
             worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, found)))
     return worst
-
-
-@contextlib.contextmanager
-def on_cpu(model):
-    """Yields a model in evaluation mode on the CPU: itself, or a copy of one that is on another device."""
-    device = paddle.get_device()
-    was_training = model.training
-    try:
-        if device != "cpu":
-            paddle.set_device("cpu")
-            model = copy.deepcopy(model).to(device="cpu")
-        model.eval()
-        yield model
-    finally:
-        paddle.set_device(device)
-        if was_training:
-            model.train()
-
-
-def dev_metrics(data_args, num_examples, scores, baseline):
-    """What metrics.json holds: one model's scores on the dev set, as shares of 1, and a trivial baseline's."""
-    return {"dataset": data_args.dataset, "split": "dev", "num_examples": num_examples, **scores, "baseline": baseline}

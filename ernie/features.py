@@ -16,7 +16,6 @@ from ernie import console
 from ernie.console import logger
 from ernie.data import check_kinds, label_ids
 from ernie.errors import UserError
-from ernie.files import content_hash, features_hash
 
 IGNORED = -100  # the label that paddle's cross entropy leaves out
 
@@ -64,14 +63,6 @@ class Split:
         for pair, note in zip(pairs, self.notes):
             answers += self.processor.read([pair], [note], logits)
         return answers
-
-    def hashes(self):
-        """Identity of the texts and of the labels: {"texts": str, "labels": str}."""
-        answers = [[e.get(key) for key in ("label", "tags", "answers")] for e in self.examples]
-        return {
-            "texts": features_hash(self.features, ["input_ids", "token_type_ids"]),
-            "labels": content_hash(self.labels, answers),
-        }
 
 
 def tokenize(processor, pairs):

@@ -1,4 +1,4 @@
-"""Files: metrics.json, JSON written atomically, and the identity of what things are made from, by content.
+"""Files: JSON written atomically, what can be written at all, and hashes of content.
 
 Atomic writing itself is the predictor's (ernie_predictor/files.py): one way for training and deployment.
 """
@@ -6,7 +6,6 @@ Atomic writing itself is the predictor's (ernie_predictor/files.py): one way for
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -69,22 +68,6 @@ def write_json(path, content):
     write_text(path, text + "\n")
 
 
-def read_metrics(folder):
-    """metrics.json of a model folder if the model was scored, else None.
-
-    Raises:
-        UserError: it is not JSON.
-    """
-    path = os.path.join(folder, "metrics.json")
-    if not os.path.exists(path):
-        return None
-    try:
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON ({e}): remove it, and what it says is measured again") from e
-
-
 def check_writable(folder, flag="--output_dir"):
     """Raises UserError if a folder cannot be written, before hours of work are lost."""
     try:
@@ -141,26 +124,3 @@ def content_hash(*parts):
             part = json.dumps(part, ensure_ascii=False, sort_keys=True).encode()
         digest.update(part)
     return digest.hexdigest()[:16]
-
-
-def weights_hash(model, without=()):
-    """Identity of a Paddle model: its weights, and settings that change what it computes without changing them.
-
-    Args:
-        without: names of weights that do not count.
-    """
-    settings = ("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "num_attention_heads")
-    parts = [{name: getattr(model.config, name, None) for name in settings}]
-    for name, tensor in sorted(model.state_dict().items()):
-        parts += [name] if name in without else [name, tensor.numpy()]
-    return content_hash(*parts)
-
-
-def features_hash(features, keys):
-    """Identity of these keys of features: {key: int or list of int} each."""
-    parts = []
-    for key in keys:
-        values = [f[key] if isinstance(f[key], list) else [f[key]] for f in features if key in f]
-        lengths = np.fromiter(map(len, values), np.int32, len(values))
-        parts += [key, lengths, np.fromiter(itertools.chain.from_iterable(values), np.int32, int(lengths.sum()))]
-    return content_hash(*parts)

@@ -1,12 +1,19 @@
-"""Metrics: accuracy, and what trivial answers score. Entities and answers are scored by the predictor's package, since
-clients of servers score them, too.
+"""Metrics: accuracy, what trivial answers score, and metrics.json. Entities and answers are scored by the predictor's
+package, since clients of servers score them, too.
 """
 
 import collections
+import json
+import os
 
 from ernie_predictor.scores import cmrc_scores, cmrc_units, entity_scores, without_punctuation
 
+from ernie.errors import UserError
+from ernie.files import write_json
+
 __all__ = ["cmrc_scores", "cmrc_units", "entity_scores"]
+
+METRICS = "metrics.json"  # of a model folder
 
 
 def accuracy(predictions, labels):
@@ -34,3 +41,28 @@ def question_blind_share(examples):
         counts = collections.Counter(answer for answers in answer_sets for answer in answers)
         best += max(counts.values())
     return {"question_blind": best / len(examples)}
+
+
+def dev_metrics(data_args, num_examples, scores, baseline):
+    """What metrics.json holds first: one model's scores on the dev set, as shares of 1, and a trivial baseline's."""
+    return {"dataset": data_args.dataset, "split": "dev", "num_examples": num_examples, **scores, "baseline": baseline}
+
+
+def write_metrics(folder, metrics):
+    write_json(os.path.join(folder, METRICS), metrics)
+
+
+def read_metrics(folder):
+    """metrics.json of a model folder if the model was scored, else None.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    path = os.path.join(folder, METRICS)
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except ValueError as e:
+        raise UserError(f"{path} is not JSON ({e}): remove it, and what it says is measured again") from e

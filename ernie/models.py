@@ -1,10 +1,12 @@
 """Models and tokenizers, from the hub or from a local folder."""
 
 import contextlib
+import copy
 import json
 import os
 import re
 
+import paddle
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
 from ernie_predictor import tokenizer as fast_tokenizers
@@ -307,3 +309,20 @@ def _cannot_load(what, name, folder, error):
             "Check the name and the network, or give the path of a model folder"
         )
     return f"the {what} in {name} can't be loaded: {reason}"
+
+
+@contextlib.contextmanager
+def on_cpu(model):
+    """Yields a model in evaluation mode on the CPU: itself, or a copy of one that is on another device."""
+    device = paddle.get_device()
+    was_training = model.training
+    try:
+        if device != "cpu":
+            paddle.set_device("cpu")
+            model = copy.deepcopy(model).to(device="cpu")
+        model.eval()
+        yield model
+    finally:
+        paddle.set_device(device)
+        if was_training:
+            model.train()

@@ -10,7 +10,7 @@ import paddle2onnx
 from onnx import helper, numpy_helper
 
 
-def write_onnx(folder, output_names, first_token_only=False, opset_version=13):
+def write_onnx(folder, output_names, first_token_only=False):
     """Converts `folder/model.pdmodel` to `folder/model.onnx`.
 
     Opset 13 is the first with per-channel QuantizeLinear, and every runtime in use reads it.
@@ -30,7 +30,7 @@ def write_onnx(folder, output_names, first_token_only=False, opset_version=13):
             os.path.join(folder, "model.pdmodel"),
             os.path.join(folder, "model.pdiparams"),
             target,
-            opset_version=opset_version,
+            opset_version=13,
             enable_onnx_checker=False,  # checked below, after the passes
         )
     model = onnx.load(target)

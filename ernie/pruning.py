@@ -7,7 +7,6 @@ weights are PaddleNLP's).
 
 import copy
 import os
-import shutil
 
 import numpy as np
 import paddle
@@ -17,11 +16,14 @@ from paddlenlp.trainer import Trainer
 
 from ernie import console
 from ernie.argument_checks import width_name
-from ernie.files import new_folder, read_metrics, write_json
+from ernie.files import new_folder
+from ernie.metrics import read_metrics, write_metrics
 from ernie.training import ErnieTrainer
 
 # The weight of the hidden states' squared error beside the logits' cross entropy (PaddleNLP's lambda_distill).
 HIDDEN_WEIGHT = 0.1
+
+WEIGHTS = "model_state.pdparams"
 
 PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "linear1", "linear2")
 
@@ -38,15 +40,14 @@ def kept_sizes(layer, width_mult):
     return heads, neurons
 
 
-def importance(model, batches, compute_loss):
+def importance(model, batches):
     """How much the loss would change without a head or a neuron, to first order.
 
     The derivative to a factor before a head's output is the sum of weight times gradient over the rows that the
     output projection has for the head; likewise for a neuron. Absolute values are summed over batches.
 
     Args:
-        batches: {name: tensor}, with labels.
-        compute_loss: (model, batch) -> the task's loss.
+        batches: {name: tensor}, with labels, with which the model returns its loss first.
 
     Returns:
         For each layer (heads: float [num_heads], neurons: float [inner size]).
@@ -56,7 +57,7 @@ def importance(model, batches, compute_loss):
     neurons = [np.zeros(layer.linear1.weight.shape[1]) for layer in layers]
     model.eval()  # without dropout
     for batch in console.progress(batches, desc="importance of heads and neurons"):
-        compute_loss(model, batch).backward()
+        model(**batch)[0].backward()
         for layer, head, neuron in zip(layers, heads, neurons):
             rows = _weight_times_gradient(layer.self_attn.out_proj.weight).sum(axis=1)
             head += np.abs(rows.reshape(len(head), -1).sum(axis=1))
@@ -205,13 +206,6 @@ class PruningTrainer(ErnieTrainer):
 
     name = "pruning"
 
-    def compute_loss(self, model, inputs, return_outputs=False):
-        outputs = model(**inputs)
-        return outputs if not return_outputs else (outputs[0], outputs)
-
-    def best_folder(self, width_mult):
-        return os.path.join(self.args.output_dir, width_name(width_mult))
-
     def evaluate(self, *args, **kwargs):
         """Scores each width, and keeps its weights where they are the best so far."""
         metrics = {}
@@ -221,20 +215,21 @@ class PruningTrainer(ErnieTrainer):
             found = Trainer.evaluate(self, *args, **kwargs)
             metrics.update({f"{key}_{width_name(width_mult)}": value for key, value in found.items()})
             score = found[f"eval_{self.task.score}"]
-            best = read_metrics(self.best_folder(width_mult))
+            folder = best_folder(self.args.output_dir, width_mult)
+            best = read_metrics(folder)
             if self.args.should_save and (best is None or score > best["score"]):
-                with new_folder(self.best_folder(width_mult)) as folder:
-                    paddle.save(supernet.student.state_dict(), os.path.join(folder, "model_state.pdparams"))
-                    write_json(os.path.join(folder, "metrics.json"), {"score": score, "step": self.state.global_step})
+                with new_folder(folder) as part:
+                    paddle.save(supernet.student.state_dict(), os.path.join(part, WEIGHTS))
+                    write_metrics(part, {"score": score, "step": self.state.global_step})
         return metrics
 
-    def forget_best(self):
-        """Before a training that begins anew."""
-        for width_mult in self.model.width_mult_list:
-            shutil.rmtree(self.best_folder(width_mult), ignore_errors=True)
 
-    def best_model(self, width_mult, model):
-        """Makes a model the best narrow one of a width."""
-        folder = self.best_folder(width_mult)
-        model.set_state_dict(paddle.load(os.path.join(folder, "model_state.pdparams")))
-        return narrow(model, width_mult)
+def best_folder(folder, width_mult):
+    """Where a `PruningTrainer` keeps the best weights of a width, in its folder."""
+    return os.path.join(folder, width_name(width_mult))
+
+
+def best_model(folder, width_mult, model):
+    """Makes a model the best narrow one of a width."""
+    model.set_state_dict(paddle.load(os.path.join(best_folder(folder, width_mult), WEIGHTS)))
+    return narrow(model, width_mult)

@@ -12,7 +12,7 @@ from ernie.export import save_config_and_tokenizer, write_model_folder
 from ernie.training import ErnieTrainer
 
 
-def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype="int64"):
+def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype):
     """Random texts of the training set in batches, {"input_ids", "token_type_ids"}: arrays [batch, length]."""
     count = min(batch_size * batch_num, len(dataset))
     chosen = np.random.default_rng(seed).choice(len(dataset), count, replace=False)
@@ -23,7 +23,7 @@ def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype="i
     return batches
 
 
-def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regularization=1.0):
+def adaptive_rounding(weight, scale, inputs):
     """Rounds each weight up or down so that the product's error on real inputs is least, not the weight's own.
 
     AdaRound (Nagel et al., arXiv:2004.10568): a soft rounding between 0 and 1 a weight, trained by Adam on the
@@ -37,6 +37,7 @@ def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regu
     Returns:
         Integers as float32 [in, out].
     """
+    steps, learning_rate = 400, 0.05
     scale = np.where(scale > 0, scale, 1).astype(np.float32)  # a column of zeros has none
     grid = weight / scale
     low = np.floor(grid)
@@ -60,7 +61,7 @@ def adaptive_rounding(weight, scale, inputs, steps=400, learning_rate=0.05, regu
             progress = (step - 0.2 * steps) / (0.8 * steps)
             beta = 2 + 9 * (1 + np.cos(progress * np.pi))  # from 20 to 2
             centred = 2 * up - 1
-            gradient -= regularization * 2 * beta * np.abs(centred) ** (beta - 1) * np.sign(centred)
+            gradient -= 2 * beta * np.abs(centred) ** (beta - 1) * np.sign(centred)
         gradient *= np.where((up > 0) & (up < 1), 1.2 * sigmoid * (1 - sigmoid), 0)
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
@@ -89,23 +90,22 @@ def write_calibrated(source, folder, batches, algo, args):
 
 
 class QuantizationAwareTrainer(ErnieTrainer):
-    """Trains a model with fake quantization before its linear layers; the arguments after the first are a trainer's."""
+    """Trains a model with fake quantization before its linear layers, as CompressionArguments say."""
 
     name = "qat"
 
-    def __init__(self, compression_args, task, model, *args, **kwargs):
+    def __init__(self, task, model, args, *more):
         # Takes the trained weights in the end: a model without fake quantization.
         self.float_model = copy.deepcopy(model)
-        self.compression_args = compression_args
-        self.quantizer = paddle_int8.prepare_qat(model, compression_args)
-        super().__init__(task, model, *args, **kwargs)
+        self.quantizer = paddle_int8.prepare_qat(model, args)
+        super().__init__(task, model, args, *more)
 
     def write_int8(self, folder):
         """int8.pdmodel with the trained scales, and model.onnx with the same.
 
         Training learns no scales for attention's products of two activations; these are calibrated.
         """
-        args, model = self.compression_args, self.model
+        args, model = self.args, self.model
         state = model.state_dict()
         self.float_model.set_state_dict({name: state[name] for name in self.float_model.state_dict()})
         with tempfile.TemporaryDirectory() as part:

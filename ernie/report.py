@@ -10,19 +10,20 @@ from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engi
 
 from ernie import console
 from ernie.console import logger
-from ernie.files import new_folder, read_metrics, write_json, write_text
+from ernie.files import new_folder, write_json, write_text
+from ernie.metrics import read_metrics, write_metrics
 from ernie.tasks import BASELINES
 
-ROUNDS = 7
+ROUNDS = 7  # turns per model; fewer where texts are long and models large
 
 
-def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
+def measure_speed(folders, dev_set, engines):
     """Times each model with each engine, in turns with the original, which comes first and runs with the engine that
     the predictor takes for it: no more than two models are open at a time.
 
     Args:
         folders: {name: model folder}.
-        rounds: turns per model; left out, `ROUNDS`, or fewer where texts are long and models large.
+        engines: names of ernie_predictor/runtimes.py.
 
     Returns:
         {engine: {name: {"latency_ms": the median over single texts, "texts_per_second": in batches of 32,
@@ -30,9 +31,8 @@ def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
         set, from its shortest to its longest.
     """
     batch, _ = dev_set.timed_inputs(32)
-    spread, lengths = dev_set.timed_inputs(singles)
+    spread, lengths = dev_set.timed_inputs(8)
     texts = [{name: array[i : i + 1, :n] for name, array in spread.items()} for i, n in enumerate(lengths)]
-    rounds = rounds or ROUNDS
     files = {name: os.path.join(folder, "model.onnx") for name, folder in folders.items()}
     original = next(iter(files))
     first = (fastest_engine(files[original]), original)
@@ -46,7 +46,7 @@ def measure_speed(folders, dev_set, engines, rounds=None, singles=8):
             models[key] = open_onnx(files[key[1]], key[0], usable_cores())
         times = {key: ([], []) for key in models}
         begin = time.perf_counter()
-        for done in range(rounds):
+        for done in range(ROUNDS):
             if done >= 3 and time.perf_counter() - begin > seconds:
                 break
             for timed, model in models.items():
@@ -242,6 +242,6 @@ def pick_best(output_dir, rows, max_drop):
             # A folder is another variant; the predictor's own files are model.<kind>-<id>.
             if os.path.isfile(path) and (name == "model.onnx" or not name.startswith("model.") or "-" not in name):
                 shutil.copy2(path, folder)
-        write_json(os.path.join(folder, "metrics.json"), {**read_metrics(source), "variant": row["variant"]})
+        write_metrics(folder, {**read_metrics(source), "variant": row["variant"]})
     console.row("best", f"{best}: {gains(row)}")
     return row["variant"]

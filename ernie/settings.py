@@ -36,22 +36,23 @@ def write_settings(model_args, data_args, args, replace=True):
                 "paddlepaddle": paddle.__version__,
                 "paddlenlp": paddlenlp.__version__,
             },
-            **{
-                name: {f.name: plain(getattr(part, f.name)) for f in dataclasses.fields(part) if not _secret(f.name)}
-                for name, part in (("model", model_args), ("data", data_args), ("training", args))
-            },
+            "model": values_of(model_args),
+            "data": values_of(data_args),
+            "training": values_of(args),
         },
     )
 
 
-def _secret(name):
-    return re.search(r"(_key|_token|_secret|password)$", name) is not None
+def values_of(arguments):
+    """{argument: value} of a dataclass of arguments, as JSON can hold it; keys and tokens of accounts are left out."""
+    names = (field.name for field in dataclasses.fields(arguments))
+    secret = re.compile(r"(_key|_token|_secret|password)$")
+    return {name: _plain(getattr(arguments, name)) for name in names if not secret.search(name)}
 
 
-def plain(value):
-    """A value of an argument as JSON can hold it."""
+def _plain(value):
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [_plain(each) for each in value]
     return value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)

@@ -1,42 +1,39 @@
 """Training: PaddleNLP's Trainer with batches grouped by length, and checkpoints that survive a kill."""
 
 import contextlib
-import dataclasses
-import json
+import copy
 import math
 import os
-import re
 import shutil
 
 import numpy as np
 import paddle
-from ernie_predictor.tasks import TASKS as PROCESSORS
-from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
+from paddlenlp.trainer import Trainer, TrainerCallback
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 
 from ernie import console
+from ernie.checkpoints import (
+    COMPLETE,
+    MARK,
+    TRAINER_STATE,
+    check_best,
+    checkpoints_in,
+    find_checkpoint,
+    is_ours,
+    step_of,
+    wanted_checkpoint,
+)
 from ernie.console import logger
 from ernie.data import source_file
 from ernie.errors import UsageError, UserError
-from ernie.export import dev_metrics, save_model
 from ernie.features import IGNORED, Collator
-from ernie.files import content_hash, disk_full_named, weights_hash, write_json
-from ernie.processes import alone, check_shared, gather, wait_for_all
-from ernie.settings import plain, write_settings
+from ernie.files import disk_full_named, work_folder, write_json
+from ernie.identity import content_hashes, identity
+from ernie.metrics import METRICS, dev_metrics
+from ernie.processes import alone, check_shared, wait_for_all
+from ernie.settings import write_settings
 from ernie.tasks import BASELINES, TOKEN_CLS
-
-VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
-MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
-TRAINER_STATE = "trainer_state.json"
-# What resuming needs; the second name is that of --unified_checkpoint.
-PARTS = (
-    ("model_state.pdparams", "model.safetensors.index.json"),
-    ("optimizer.pdopt", "optimizer.safetensors.index.json"),
-    ("scheduler.pdparams",),
-    (TRAINER_STATE,),
-)
-LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
 def check_training(task, args, train, labels):
@@ -75,36 +72,6 @@ def check_training(task, args, train, labels):
         logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
     if args.resume_from_checkpoint:
         wanted_checkpoint(args)
-
-
-def wanted_checkpoint(args):
-    """The folder that --resume_from_checkpoint means.
-
-    Raises:
-        UserError: there is none, or it is no complete checkpoint.
-    """
-    flag = f"--resume_from_checkpoint {args.resume_from_checkpoint}"
-    path = args.resume_from_checkpoint
-    if path == LAST:
-        found = complete_checkpoints(args.output_dir)
-        if not found:
-            raise UserError(f"{flag}: {args.output_dir} has no checkpoint; leave it out to start from the beginning")
-        path = found[-1]
-    if not os.path.isdir(path):
-        raise UserError(f"{flag}: no such folder; expected a checkpoint, or True for the last one of --output_dir")
-    check_parts(args, path)
-    return path
-
-
-def check_parts(args, path):
-    """Raises UserError if a checkpoint lacks a file from which it is resumed."""
-    parts = [names if args.unified_checkpoint else names[:1] for names in PARTS]
-    parts += [(COMPLETE,)] if is_ours(path) else []
-    missing = [names[0] for names in parts if not any(os.path.exists(os.path.join(path, name)) for name in names)]
-    if missing:
-        unified = os.path.exists(os.path.join(path, PARTS[0][1])) and not args.unified_checkpoint
-        hint = "it was written with --unified_checkpoint: add that" if unified else f"it lacks {', '.join(missing)}"
-        raise UserError(f"{path} is no complete checkpoint that can be resumed: {hint}")
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
@@ -164,45 +131,28 @@ class Divergence(TrainerCallback):
                 )
 
 
-class BestCheckpoint(TrainerCallback):
-    """Finds the best checkpoint again when a training resumes. trainer_state.json has its path at the time: by now the
-    folder may have been moved, be spelled otherwise, or be resumed from another working directory."""
+class Beginning(TrainerCallback):
+    """What must be right about the checkpoints that are there when a training begins or resumes."""
 
     def __init__(self, trainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.first_step = state.global_step
-        if not (self.trainer.resumed_from and state.best_model_checkpoint):
-            return
-        folder = os.path.dirname(os.path.abspath(self.trainer.resumed_from))
-        if os.path.realpath(folder) == os.path.realpath(args.output_dir):
-            folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
-        state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
-        if args.load_best_model_at_end:
-            check_best(state.best_model_checkpoint)
-
-
-def check_best(checkpoint):
-    """Raises UserError where the best checkpoint is gone: the last one is not the best."""
-    if not any(os.path.exists(os.path.join(checkpoint, name)) for name in PARTS[0]):
-        raise UserError(
-            f"{checkpoint}, the best checkpoint of this training, is missing or has no weights: bring it back, or add "
-            "--overwrite_output_dir to train again"
-        )
-
-
-class ForeignCheckpoints(TrainerCallback):
-    """Refuses to train where a checkpoint would replace one that this project did not write."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
         for path in checkpoints_in(args.output_dir):
-            step = _step_of(path)
-            if state.global_step < step <= state.max_steps and not is_ours(path):
+            if state.global_step < step_of(path) <= state.max_steps and not is_ours(path):
                 raise UserError(
                     f"{path} was not written by this project, and this training, of {state.max_steps:,} steps, would "
                     "replace it: move it away, or choose another --output_dir"
                 )
+        if self.trainer.resumed_from and state.best_model_checkpoint:
+            # trainer_state.json has the best one's name (PaddleNLP: its path at the time): both may have been moved.
+            folder = os.path.dirname(os.path.abspath(self.trainer.resumed_from))
+            if os.path.realpath(folder) == os.path.realpath(args.output_dir):
+                folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
+            state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
+            if args.load_best_model_at_end:
+                check_best(state.best_model_checkpoint)
 
 
 class ErnieTrainer(Trainer):
@@ -218,9 +168,7 @@ class ErnieTrainer(Trainer):
 
     name = "training"  # on the console
 
-    def __init__(
-        self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics, **kwargs
-    ):
+    def __init__(self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics):
         super().__init__(
             model=model,
             args=args,
@@ -229,7 +177,6 @@ class ErnieTrainer(Trainer):
             eval_dataset=dev and dev.sorted_features,
             tokenizer=pretrained_tokenizer,
             compute_metrics=compute_metrics,
-            **kwargs,
         )
         self.task, self.data_args, self.processor = task, data_args, processor
         self.train_split, self.dev_split = train, dev
@@ -237,11 +184,8 @@ class ErnieTrainer(Trainer):
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
-        self.add_callback(BestCheckpoint(self))
-        self.add_callback(console.TrainingRows(self.name, task.score))
-        self.add_callback(AtTheEnd)
-        self.add_callback(ForeignCheckpoints)
-        self.add_callback(Divergence)
+        for callback in (Beginning(self), console.TrainingRows(self.name, task.score), AtTheEnd, Divergence):
+            self.add_callback(callback)
 
     @alone
     def fine_tune(self, model_args):
@@ -249,9 +193,9 @@ class ErnieTrainer(Trainer):
         args = self.args
         check_shared(args)
         dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
-        self.identity = resume_identity(self.data_args, args, self.model, self.train_split, dev)
-        checkpoint = find_checkpoint(args, self.identity)
-        metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        contents = content_hashes(self.model, self.tokenizer, self.train_split, dev)
+        training = identity((model_args, self.data_args, args), self.processor, contents)
+        metrics = self.run(training, find_checkpoint(args, training))
         trained = self.state.global_step - self.first_step
         if args.should_save:
             if trained:  # otherwise these files are of the training that has ended, and so they stay
@@ -263,6 +207,13 @@ class ErnieTrainer(Trainer):
             write_settings(model_args, self.data_args, args, replace=trained > 0)
             console.row("saved", f"{args.output_dir}: weights, tokenizer, settings.json")
         wait_for_all()  # one process has saved
+
+    def run(self, identity, checkpoint):
+        """Trains, from a checkpoint or from the beginning; the checkpoints that are written carry the identity."""
+        self.identity = identity
+        metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        wait_for_all()  # the first process has written what all read
+        return metrics
 
     def score(self, baseline, model_args):
         """Scores the model on the dev set; returns the scores, which are written to metrics.json beside the model.
@@ -279,10 +230,10 @@ class ErnieTrainer(Trainer):
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
         trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
         best = self.state.best_model_checkpoint
-        where = f"step {_step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
+        where = f"step {step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
         folder = self.args.output_dir
         beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
-        path = os.path.join(folder, "metrics.json" if beside else "eval_results.json")
+        path = os.path.join(folder, METRICS if beside else "eval_results.json")
         console.row("best" if where else "dev", f"{where}{found} ({trivial})" + ("" if beside else f": {path}"))
         if self.args.should_save:
             write_json(path, scores)
@@ -305,7 +256,7 @@ class ErnieTrainer(Trainer):
         """Dev metrics of the model as it is now. After a training they are known: those of the best checkpoint, which
         was loaded, or of the last step."""
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        step = _step_of(best) if best else self.state.global_step
+        step = step_of(best) if best else self.state.global_step
         return self.metrics_at.get(step) or self.evaluate()
 
     def _get_train_sampler(self):
@@ -387,10 +338,15 @@ class ErnieTrainer(Trainer):
             os.makedirs(checkpoint, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(checkpoint, COMPLETE))
-            write_json(os.path.join(checkpoint, MARK), {"written_by": "ErnieTrainer", "version": VERSION})
+            write_json(os.path.join(checkpoint, MARK), {"written_by": "ErnieTrainer"})
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
+        if self.args.should_save and self.state.best_model_checkpoint:
+            # As its name beside this one: the folder of both may be moved.
+            state = copy.copy(self.state)
+            state.best_model_checkpoint = os.path.basename(state.best_model_checkpoint)
+            state.save_to_json(os.path.join(checkpoint, TRAINER_STATE))
         several = self.args.world_size > 1
         if several:
             paddle.distributed.barrier()  # every process has written its part
@@ -419,7 +375,7 @@ class ErnieTrainer(Trainer):
         Those of later steps come first: the training was resumed before them.
         """
         found = [path for path in checkpoints_in(output_dir) if is_ours(path)]
-        found.sort(key=lambda path: _step_of(path) <= self.state.global_step)
+        found.sort(key=lambda path: step_of(path) <= self.state.global_step)
         best = self.state.best_model_checkpoint
         if best in found[:-2]:
             found.remove(best)
@@ -427,63 +383,25 @@ class ErnieTrainer(Trainer):
         return found
 
 
-def resume_identity(data_args, training_args, model, train, dev=None, **more):
-    """What must be the same for a checkpoint to be resumed: options, and hashes of data, labels and weights.
-
-    Args:
-        train, dev: `Split`s; dev where it decides which checkpoint is the best.
-        more: further options of a training.
-    """
-    options = {"world_size": training_args.world_size}
-    for arguments, cls in ((data_args, type(data_args)), (training_args, TrainingArguments)):
-        options.update({f.name: plain(getattr(arguments, f.name)) for f in dataclasses.fields(cls)})
-    without_effect = {*NO_EFFECT, *(() if dev else CHOOSING), *(OF_READING - train.processor.params.keys())}
-    hashes = train.hashes()
-    return {
-        **{name: value for name, value in options.items() if name not in without_effect},
-        **more,
-        "version": VERSION,
-        "training_data": hashes["texts"],
-        "labels": hashes["labels"],
-        # Not those of a new head, which the seed decides: another device draws others.
-        "weights": weights_hash(model, without=getattr(model, "new_weights", ())),
-        "dev_data": content_hash(dev.hashes()) if dev else None,
-    }
-
-
-# Arguments that change neither the weights nor which checkpoint is the best. All others identify a training.
-NO_EFFECT = frozenset(
-    (
-        # what else is done, where files are, and how they are written and read
-        *("do_train", "do_eval", "do_predict", "do_export", "data_dir", "output_dir", "overwrite_output_dir"),
-        *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
-        *("unified_checkpoint", "unified_checkpoint_config"),
-        # what is said
-        *("log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "run_name"),
-        *("disable_tqdm", "report_to", "wandb_api_key", "skip_memory_metrics", "skip_profile_timer"),
-        # how the same is computed
-        *("device", "no_cuda", "local_rank", "per_device_eval_batch_size", "eval_accumulation_steps"),
-        *("dataloader_num_workers", "use_fast_tokenizer", "remove_unused_columns", "label_names"),
-        "lazy_data_processing",
-    )
-)
-# These decide only which checkpoint is the best; they count where the dev split does.
-CHOOSING = frozenset(
-    (
-        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    )
-)
-# How long texts are cut and answers are chosen: of the tasks that do so. The training data's hash has what they make of
-# the texts; answers are chosen when the dev split is scored.
-OF_READING = frozenset(name for task in PROCESSORS.values() for name in task.defaults)
-
-
 def since_resumed(metrics, trained, steps):
     """PaddleNLP's metrics of a training, for the steps since it was resumed: it divides their loss and time by all."""
     share = trained / steps
     shares = {"train_loss": 1 / share, "train_samples_per_second": share, "train_steps_per_second": share}
     return {**metrics, **{name: metrics[name] * factor for name, factor in shares.items() if name in metrics}}
+
+
+def save_model(model, tokenizer, folder):
+    """Saves weights, config.json and tokenizer into a folder, each file atomically."""
+    os.makedirs(folder, exist_ok=True)
+    with work_folder(folder, "saving") as work:
+        part = os.path.join(work, "model")
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, METRICS))  # of the previous weights
+        # config.json last: a folder without it is not a model yet.
+        for name in sorted(os.listdir(part), key=lambda name: name == "config.json"):
+            os.replace(os.path.join(part, name), os.path.join(folder, name))
 
 
 def _warn_of_older_models(model_args, data_args, args):
@@ -497,127 +415,3 @@ def _warn_of_older_models(model_args, data_args, args):
             f"made of the model before this training: {', '.join(found)}; make them again (--do_export, "
             "compress_*.py), or remove them"
         )
-
-
-# How a message names what is identified by a hash.
-CONTENTS = {
-    "version": "the project's training code",
-    "training_data": "the training data",
-    "labels": "the labels",
-    "weights": "the model's weights",
-    "dev_data": "the dev data",
-}
-
-
-def find_checkpoint(training_args, identity):
-    """The checkpoint to resume from, or None to start from the beginning.
-
-    Checkpoints that a killed process left incomplete are removed, and so are those of a finished training of
-    something else. An unfinished training of something else is refused: it is neither mixed with this one nor deleted.
-    What carries no mark of this project is left alone.
-
-    Args:
-        identity: of `resume_identity`.
-    """
-    others = gather(identity)
-    differ = [CONTENTS.get(key, key) for key in identity if any(other[key] != others[0][key] for other in others)]
-    if differ:
-        raise UserError(f"not the same in all {len(others)} processes: {', '.join(differ)}; every node needs the same")
-    if training_args.resume_from_checkpoint:
-        return _checked_checkpoint(wanted_checkpoint(training_args), identity)
-    folder = training_args.output_dir
-    complete = [] if training_args.overwrite_output_dir else complete_checkpoints(folder)
-    useless, foreign = [], []
-    for path in checkpoints_in(folder):
-        if not is_ours(path):
-            foreign.append(path)
-        elif path not in complete:
-            useless.append(path)
-    if foreign:
-        logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
-    checkpoint = complete[-1] if complete else None
-    if checkpoint:
-        with open(os.path.join(checkpoint, COMPLETE), encoding="utf-8") as f:
-            before = json.load(f)
-        changed = [key for key in identity if before.get(key) != identity[key]]
-        if "version" in changed:
-            changed = ["version"]  # the other arguments of an older project may have had other names
-        elif None in (before["dev_data"], identity["dev_data"]):
-            # The dev split decided nothing there, or decides nothing now.
-            changed = [key for key in changed if key not in ("dev_data", *CHOOSING)]
-            if not changed:
-                _warn_of_the_choice(checkpoint, before, identity)
-        if changed and not before["finished"]:
-            options = [f"{key} {before.get(key)} (now {identity[key]})" for key in changed if key not in CONTENTS]
-            contents = [CONTENTS[key] for key in changed if key in CONTENTS]
-            raise UserError(
-                f"{checkpoint} belongs to an unfinished training"
-                + (f" with {', '.join(options)}" if options else "")
-                + (f"; since then {' and '.join(contents)} changed" if contents else "")
-                + ". Undo the change to resume it, add --overwrite_output_dir to start again, or choose another "
-                "--output_dir"
-            )
-        if changed:
-            contents = ", ".join(CONTENTS.get(key, key) for key in changed)
-            console.row("changed", f"{contents}, since {checkpoint} finished: training again")
-            useless += complete
-            checkpoint = None
-    if checkpoint:
-        check_parts(training_args, checkpoint)
-    wait_for_all()  # every process has looked before one removes
-    if training_args.should_save:
-        for path in useless:
-            shutil.rmtree(path)
-    if checkpoint:
-        console.row("resuming", f"from {checkpoint}; --overwrite_output_dir starts again")
-    return checkpoint
-
-
-def _warn_of_the_choice(checkpoint, before, identity):
-    if before["dev_data"] is not None:
-        logger.warning(f"without --do_eval the last checkpoint is the result, not the best one up to {checkpoint}")
-    elif identity["dev_data"] is not None:
-        logger.warning(
-            f"the checkpoints up to {checkpoint} were saved without --do_eval, so none of them has a score and can be "
-            "the best; --overwrite_output_dir trains again and scores all"
-        )
-
-
-def _checked_checkpoint(checkpoint, identity):
-    """A checkpoint that the user named: other options are the user's will, other data or labels are not."""
-    path = os.path.join(checkpoint, COMPLETE)
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            before = json.load(f)
-        changed = [CONTENTS[key] for key in ("training_data", "labels") if before.get(key) != identity[key]]
-        if changed:
-            raise UserError(f"{checkpoint} can't be resumed: since then {' and '.join(changed)} changed")
-    console.row("resuming", f"from {checkpoint}")
-    return checkpoint
-
-
-def checkpoints_in(folder):
-    """Paths of the folders checkpoint-<step>, by step."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = sorted(_step_of(name) for name in names if re.fullmatch(r"checkpoint-\d+", name))
-    paths = [os.path.join(folder, f"checkpoint-{step}") for step in steps]
-    return [path for path in paths if os.path.isdir(path)]
-
-
-def complete_checkpoints(folder):
-    """Paths of the complete checkpoints that every process finds in its folder, by step.
-
-    With --save_on_each_node a kill may have left one node a checkpoint that another lacks.
-    """
-    found = [path for path in checkpoints_in(folder) if os.path.exists(os.path.join(path, COMPLETE))]
-    steps = [set(map(_step_of, paths)) for paths in gather(found)]
-    return [path for path in found if _step_of(path) in set.intersection(*steps)]
-
-
-def _step_of(checkpoint):
-    return int(checkpoint.rpartition("-")[2])
-
-
-def is_ours(checkpoint):
-    """Whether this project wrote a checkpoint: only then may it be removed."""
-    return any(os.path.exists(os.path.join(checkpoint, name)) for name in (MARK, COMPLETE))

@@ -26,7 +26,7 @@ from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSe
 from ernie import paddle_int8, pruning, report, report_picture
 from ernie.argument_checks import ALGORITHMS, STRATEGIES, read_width, width_name
 from ernie.arguments import CompressionArguments
-from ernie.compression import plan
+from ernie.compression import Compression, plan
 from ernie.dev_set import DevSet
 from ernie.errors import UsageError
 from ernie.onnx_graph import compute_first_token_only, write_onnx
@@ -460,12 +460,8 @@ def logits_of(model, batch):
 def test_importance_is_the_derivative_by_a_factor(classifier):
     """Against central differences: the loss with a head's or a neuron's output scaled a little up and down."""
     batch = {name: paddle.to_tensor(array) for name, array in batch_of().items()}
-    labels = paddle.to_tensor(np.array([0, 3, 4]))
-
-    def loss(model, batch):
-        return model(**batch, labels=labels)[0]
-
-    ((heads, neurons), _) = pruning.importance(classifier, [batch], loss)
+    batch["labels"] = paddle.to_tensor(np.array([0, 3, 4]))
+    ((heads, neurons), _) = pruning.importance(classifier, [batch])
     layer = classifier.ernie.encoder.layers[0]
 
     def difference(weight, rows):
@@ -475,7 +471,7 @@ def test_importance_is_the_derivative_by_a_factor(classifier):
             scaled = values.copy()
             scaled[rows] *= factor
             weight.set_value(scaled)
-            results.append(float(loss(classifier, batch)))
+            results.append(float(classifier(**batch)[0]))
         weight.set_value(values)
         return (results[0] - results[1]) / (2 * step)
 
@@ -664,7 +660,7 @@ def test_timing_opens_no_more_than_two_models_at_a_time(tmp_path, exported, monk
 
     monkeypatch.setattr(report, "open_onnx", counted)
     features = [{"input_ids": [1, 5, 6, 2][:n], "token_type_ids": [0] * n, "labels": 0} for n in (3, 4)]
-    dev_set = DevSet(features, batch_collator, 2, ["labels"], None)
+    dev_set = DevSet(features, batch_collator, 2, None)
     speeds = report.measure_speed({name: str(exported) for name in "abcde"}, dev_set, installed_engines())
     assert len(most) == 5 * len(installed_engines()) and max(most) == 2
     for engine in installed_engines():
@@ -685,9 +681,9 @@ def test_running_again_makes_nothing_anew(tmp_path, tiny_fine_tuned, monkeypatch
     qat = (*arguments, "--strategy", "dynabert+qat")
     ranked_on = []
 
-    def importance(model, batches, loss):
+    def importance(model, batches):
         ranked_on.extend(row[row > 0].tolist() for batch in batches for row in batch["input_ids"].numpy())
-        return pruning.importance(model, batches, loss)
+        return pruning.importance(model, batches)
 
     monkeypatch.setattr("ernie.compression.importance", importance)
     compress(*qat)
@@ -733,6 +729,53 @@ def what_other_commands_made_counts_and_stays(arguments, folder, caplog):
     assert (inside / "model.onnx").stat().st_mtime_ns == before and (inside / "metrics.json").exists()
     assert [row["variant"] for row in report["variants"]] == ["export", "width_mult_0.75", "quant_emb"]
     assert "width_mult_0.75/qat is not in the report: it was made from an earlier width_mult_0.75" in caplog.text
+
+
+# What is made again after an argument has changed, and what is made from that.
+MADE_AGAIN = {
+    "--moving_rate=0.5": "qat",
+    "--round_type=adaround": "ptq",
+    "--onnx_format=false": "ptq qat",
+    "--learning_rate=0.5": "width qat",
+    "--seed=7": "width ptq qat",
+    "--max_seq_length=64": "export",
+    "--input_dtype=int32": "export",
+    "--logging_steps=7": "",
+    "--max_drop=9": "",
+}
+
+
+@pytest.mark.parametrize("argument", MADE_AGAIN)
+def test_an_argument_makes_again_what_depends_on_it(argument, tmp_path, compression_of):
+    arguments = ["--width_mult_list", "0.75", "0.5"]
+    for strategy in ("dynabert+ptq+embeddings", "qat"):
+        before, now = (
+            compression_of(tmp_path, *arguments, "--strategy", strategy, *more) for more in ((), (argument,))
+        )
+        for name, variant in before.variants.items():
+            line = [variant.kind]
+            while variant.base:
+                variant = before.variants[variant.base]
+                line.append(variant.kind)
+            changed = before.made_from(before.variants[name]) != now.made_from(now.variants[name])
+            assert changed == bool({*line} & {*MADE_AGAIN[argument].split()}), name
+    # Hours of training are not repeated for the type of the inputs.
+    trained = [compression.identity_of("width") for compression in (before, now)]
+    assert (trained[0] == trained[1]) == ("width" not in MADE_AGAIN[argument] and "seq" not in argument)
+
+
+@pytest.fixture
+def compression_of(tiny_fine_tuned, monkeypatch):
+    """A function of an output folder and arguments: the `Compression` that compress_seq_cls.py would run."""
+
+    def get(folder, *more):
+        with monkeypatch.context() as patch:
+            made = []
+            patch.setattr(Compression, "compress", lambda self, baseline: made.append(self))
+            call("compress_seq_cls", *arguments_for("tnews", tiny_fine_tuned("tnews"), folder, *more, **FEW))
+        return made[0]
+
+    return get
 
 
 def test_a_folder_that_can_not_be_replaced(tmp_path, tiny_fine_tuned, capsys):
@@ -821,6 +864,25 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_resumed(strategy, seen,
         assert (tmp_path / row["variant"] / "metrics.json").exists()
     # What the killed run left is gone; what is not ours stays.
     assert [path.name for path in tmp_path.rglob(".*.part*")] == [".theirs.x.part"]
+
+
+def test_trainings_resume_whatever_was_made_before(tmp_path, tiny_fine_tuned):
+    """An optimizer's state is found by the names of parameters: the second time, the widths are there already."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_fine_tuned("tnews"), model)
+    config = read(model / "config.json") | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    arguments = ("tnews", model, tmp_path, "--strategy", "dynabert+qat", "--max_steps", 4, "--save_steps", 2)
+    arguments += ("--save_total_limit", 9)
+    compress(*arguments)
+    training = tmp_path / "compression" / "width_mult_0.75-qat"
+    whole = paddle.load(str(training / "checkpoint-4" / "model_state.pdparams"))
+    shutil.rmtree(training / "checkpoint-4")
+    shutil.rmtree(tmp_path / "width_mult_0.75" / "qat")
+    compress(*arguments)
+    resumed = paddle.load(str(training / "checkpoint-4" / "model_state.pdparams"))
+    for name, weight in whole.items():
+        np.testing.assert_array_equal(resumed[name].numpy(), weight.numpy(), err_msg=name)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from conftest import arguments_for, call
 from onnx import TensorProto, helper, numpy_helper
 
 from ernie import export, onnx_graph
-from ernie.export import on_cpu, onnx_error
+from ernie.export import onnx_error
+from ernie.models import on_cpu
 from ernie.onnx_graph import write_onnx
 from ernie.static_model import save_static_model
 

@@ -15,7 +15,8 @@ from conftest import PREDICTOR, ROOT
 from ernie_predictor import files
 
 from ernie.errors import UserError
-from ernie.files import check_replaceable, read_metrics
+from ernie.files import check_replaceable
+from ernie.metrics import read_metrics
 
 
 def content(folder):

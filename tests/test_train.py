@@ -2,6 +2,7 @@
 every route."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -16,16 +17,20 @@ import onnxruntime
 import paddle
 import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA, SCRIPT_OF, answer_of, arguments_for, assert_same, call, read, start
+from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoModel
 
-from ernie.arguments import parse_arguments
+from ernie.arguments import CompressionArguments, DataArguments, ModelArguments, parse_arguments
+from ernie.compression import ONLY_FOR
+from ernie.data import load_splits
 from ernie.errors import UserError
 from ernie.features import seq_cls_features, token_cls_features
 from ernie.files import write_json
+from ernie.identity import CHOOSING, CODE, DEV_DATA, NO_EFFECT, TRAINING_DATA, content_hashes, differences, identity
 from ernie.models import load_model, load_processor
 from ernie.processes import alone_in
 from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
-from ernie.training import ErnieTrainer, resume_identity, since_resumed
+from ernie.training import ErnieTrainer, since_resumed
 
 # Dev scores that show that the sample model learnt, and how far a trivial answer gets.
 LEARNT = {"tnews": 0.90, "msra_ner": 0.90, "cmrc2018": 0.60}
@@ -259,22 +264,42 @@ def change_rows(path, change):
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def other_vocabulary(model):
+    lines = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (model / "vocab.txt").write_text("\n".join([*lines[:-2], lines[-1], lines[-2]]), encoding="utf-8")
+
+
 CHANGES = {
-    "the training data": lambda data, model: change_rows(
-        data / "afqmc/train.json", lambda row: {**row, "sentence1": row["sentence1"][::-1]}
+    "texts": (
+        "the training data",
+        lambda data, model: change_rows(
+            data / "afqmc/train.json", lambda row: {**row, "sentence1": row["sentence1"][::-1]}
+        ),
     ),
-    "the labels": lambda data, model: change_rows(
-        data / "afqmc/train.json", lambda row: {**row, "label": str(1 - int(row["label"]))}
+    "labels": (
+        "the training data",
+        lambda data, model: change_rows(
+            data / "afqmc/train.json", lambda row: {**row, "label": str(1 - int(row["label"]))}
+        ),
     ),
-    "the dev data": lambda data, model: change_rows(
-        data / "afqmc/dev.json", lambda row: {**row, "label": str(1 - int(row["label"]))}
+    "dev labels": (
+        "the dev data",
+        lambda data, model: change_rows(
+            data / "afqmc/dev.json", lambda row: {**row, "label": str(1 - int(row["label"]))}
+        ),
     ),
-    "the model's weights": lambda data, model: shutil.copy(model.parent / "other" / "model_state.pdparams", model),
+    "vocabulary": ("the vocabulary", lambda data, model: other_vocabulary(model)),
+    "weights": (
+        "the model's weights",
+        lambda data, model: shutil.copy(model.parent / "other" / "model_state.pdparams", model),
+    ),
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_changed_content_is_never_taken_for_the_same_training(what, tmp_path, tiny_model, own_data, capsys, caplog):
+@pytest.mark.parametrize("what, change", CHANGES.values(), ids=CHANGES)
+def test_changed_content_is_never_taken_for_the_same_training(
+    what, change, tmp_path, tiny_model, own_data, capsys, caplog
+):
     """Finished: trained again. Unfinished: refused, with what changed by name."""
     paddle.seed(7)
     shutil.copytree(tiny_model, tmp_path / "model")
@@ -288,7 +313,7 @@ def test_changed_content_is_never_taken_for_the_same_training(what, tmp_path, ti
     arguments += ["--max_steps", 4]
     call("run_seq_cls", *arguments)
     before = (tmp_path / "out/afqmc/model_state.pdparams").read_bytes()
-    CHANGES[what](own_data, tmp_path / "model")
+    change(own_data, tmp_path / "model")
 
     complete = tmp_path / "out/afqmc/checkpoint-4/complete.json"
     complete.write_text(json.dumps({**read(complete), "finished": False}))
@@ -302,12 +327,14 @@ def test_changed_content_is_never_taken_for_the_same_training(what, tmp_path, ti
     complete.write_text(json.dumps({**read(complete), "finished": True}))
     call("run_seq_cls", *arguments)
     assert re.search(f"changed     {what}, since .* finished: training again", caplog.text)
-    if what != "the dev data":
+    if what not in ("the dev data", "the vocabulary"):
         assert (tmp_path / "out/afqmc/model_state.pdparams").read_bytes() != before
-    # The same weights under another path are the same training.
+    # The same weights and data under other paths are the same training.
     shutil.copytree(tmp_path / "model", tmp_path / "moved")
+    shutil.copytree(own_data, tmp_path / "the data in line 1")
     caplog.clear()
-    call("run_seq_cls", *arguments, "--model_name_or_path", tmp_path / "moved")
+    moved = ["--model_name_or_path", tmp_path / "moved", "--data_dir", tmp_path / "the data in line 1"]
+    call("run_seq_cls", *arguments, *moved)
     assert "epochs, from step 4;" in caplog.text
 
 
@@ -365,9 +392,9 @@ def test_the_best_checkpoint_outlives_the_others(tmp_path, tiny_model, monkeypat
     (last,) = (p for p in tmp_path.glob("out/afqmc/checkpoint-30/trainer_state.json"))
     state = read(last)
     scores = {log["step"]: log["eval_accuracy"] for log in state["log_history"] if "eval_accuracy" in log}
-    best = tmp_path / state["best_model_checkpoint"]
-    assert len(scores) == 8 and scores[int(best.name.split("-")[1])] == max(scores.values())
-    assert {p.name for p in tmp_path.glob("out/afqmc/checkpoint-*")} == {best.name, "checkpoint-30"}
+    best = state["best_model_checkpoint"]
+    assert len(scores) == 8 and scores[int(best.split("-")[1])] == max(scores.values())
+    assert {p.name for p in tmp_path.glob("out/afqmc/checkpoint-*")} == {best, "checkpoint-30"}
     assert read(tmp_path / "out/afqmc/metrics.json")["accuracy"] == max(scores.values())
 
 
@@ -390,7 +417,7 @@ def test_resume_from_checkpoint_true_takes_the_last(tmp_path, tiny_model, caplog
     assert checkpoints(tmp_path) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
     with pytest.raises(SystemExit) as stopped:
         resume(tiny_model, tmp_path, "--max_steps", 5, "--data_dir", own_data)
-    assert stopped.value.code == 1 and "since then the training data and the labels changed" in capsys.readouterr().err
+    assert stopped.value.code == 1 and "since then the training data changed" in capsys.readouterr().err
     # A folder: what is trained from it outlives the checkpoints of later steps, not the other way round.
     resume(tiny_model, tmp_path, "--max_steps", 4, "--save_total_limit", 1, checkpoint=tmp_path / "afqmc/checkpoint-3")
     assert checkpoints(tmp_path) == {"checkpoint-4"}
@@ -481,51 +508,69 @@ COUNTS_NOT = (
 )
 
 
+def parts_of(task, labels, features, argv, seed=1):
+    """What `content_hashes` takes of a training."""
+    arguments = parse_arguments(task, argv=list(map(str, argv)))
+    tokenizer, processor = load_processor(task, *arguments[:2], labels)
+    train, dev, _ = load_splits(task, *arguments[1:])
+    train, dev = (features(processor, examples, labels) for examples in (train, dev))
+    paddle.seed(seed)
+    model = load_model(task, *arguments[:2], processor, labels, fine_tuned=False)
+    return model, tokenizer, train, dev
+
+
 def test_every_argument_counts_but_those_that_change_nothing(tiny_model):
-    task, labels = TASKS["token_cls"], ["B-PER", "I-PER", "O"]
+    task, labels = TASKS["token_cls"], list(DATA_SETS["msra_ner"].labels)
+    argv = [*map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))]
+    parts, others = (parts_of(task, labels, token_cls_features, argv, seed) for seed in (1, 2))
+    processor, contents = parts[2].processor, content_hashes(*parts)
+    assert content_hashes(*others) == contents  # the seed's new head does not count: another device draws another one
+    unscored = content_hashes(*parts[:3], None)
 
-    def parsed(*more):
-        argv = map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))
-        return parse_arguments(task, argv=[*argv, *more])
+    def changed_by(argument, contents=contents):
+        before, now = (
+            json.loads(json.dumps(identity(parse_arguments(task, argv=found), processor, contents)))
+            for found in (argv, [*argv, argument])
+        )
+        return differences(before, now)
 
-    model_args, data_args, _ = parsed()
-    _, processor = load_processor(task, model_args, data_args, labels)
-    split = token_cls_features(processor, [{"tokens": ["好"], "tags": ["O"], "id": 0, "where": "here"}], labels)
-    models = []
-    for seed in (1, 2):
-        paddle.seed(seed)  # of the new head, which another device would draw otherwise, too
-        models.append(load_model(task, model_args, data_args, processor, labels, fine_tuned=False))
-
-    def identity(*more, dev=split, model=models[0]):
-        _, data_args, args = parsed(*more)
-        return json.loads(json.dumps(resume_identity(data_args, args, model, split, dev)))
-
-    same, unscored = identity(), identity(dev=None)
-    assert identity(model=models[1]) == same
     for argument in COUNTS:
-        assert identity(argument) != same, argument
+        # Others may follow from it, --eval_steps from --save_steps.
+        assert argument.strip("-").removeprefix("no_").partition("=")[0] in changed_by(argument)
     for argument in COUNTS_NOT:
-        assert identity(argument) == same, argument
+        assert not changed_by(argument), argument
     for argument in CHOOSE:
-        assert identity(argument, dev=None) == unscored, argument
+        assert not changed_by(argument, unscored), argument
+
+
+def test_an_argument_of_tomorrow_counts():
+    """Without anybody remembering it; and all that the lists of exceptions name is there."""
+
+    @dataclasses.dataclass
+    class Tomorrow(DataArguments):
+        new: int = 0
+
+    processor = PROCESSORS["qa"](None, 128)
+    contents = {DEV_DATA: "its hash"}
+    before, now = (identity([Tomorrow("x", new=new)], processor, contents) for new in (0, 1))
+    assert differences(before, now) == ["new"]
+    assert differences(before, {**now, CODE: 0}) == [CODE]
+    classes = (ModelArguments, DataArguments, CompressionArguments)
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    assert NO_EFFECT | CHOOSING | ONLY_FOR.keys() <= names | {"world_size", TRAINING_DATA}
 
 
 def test_a_head_that_was_fine_tuned_counts(tmp_path, tiny_fine_tuned):
-    def identity(folder):
-        model_args, data_args, args = parse_arguments(
-            SEQ_CLS, argv=[*map(str, arguments_for("afqmc", folder, "out", "--do_train"))]
-        )
-        _, processor = load_processor(SEQ_CLS, model_args, data_args, ["0", "1"])
-        split = seq_cls_features(processor, [{"text": "好", "text_pair": None, "label": "1", "where": ""}], ["0", "1"])
-        model = load_model(SEQ_CLS, model_args, data_args, processor, ["0", "1"], fine_tuned=False)
-        return resume_identity(data_args, args, model, split)
+    def hashes(folder):
+        argv = arguments_for("afqmc", folder, "out", "--do_train")
+        return content_hashes(*parts_of(SEQ_CLS, ["0", "1"], seq_cls_features, argv))
 
     folder = tiny_fine_tuned("afqmc")
     shutil.copytree(folder, tmp_path / "other")
     weights = paddle.load(str(folder / "model_state.pdparams"))
     weights["classifier.bias"] = weights["classifier.bias"] + 1
     paddle.save(weights, str(tmp_path / "other/model_state.pdparams"))
-    assert identity(folder) == identity(folder) != identity(tmp_path / "other")
+    assert hashes(folder) == hashes(folder) != hashes(tmp_path / "other")
 
 
 def test_a_checkpoint_of_an_older_project(tmp_path, tiny_model, caplog, capsys, own_data):
@@ -548,7 +593,7 @@ def test_a_checkpoint_of_an_older_project(tmp_path, tiny_model, caplog, capsys, 
 
 
 def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog, capsys, own_data):
-    """Unfinished and finished; trainer_state.json has the best one's path of before."""
+    """Unfinished and finished; trainer_state.json has no path."""
 
     def run(folder, limit):
         more = ["--do_train", "--do_eval", "--save_steps", 2, "--max_steps", 8, "--save_total_limit", limit]
@@ -558,9 +603,10 @@ def test_a_moved_training_keeps_its_best_checkpoint(tmp_path, tiny_model, caplog
     model = tmp_path / "first/afqmc"
     for step in (6, 8):
         shutil.rmtree(model / f"checkpoint-{step}")
+    assert not [p for p in model.glob("checkpoint-4/*.json") if str(tmp_path) in p.read_text(encoding="utf-8")]
     state = read(model / "checkpoint-4/trainer_state.json")
-    assert str(tmp_path / "first") in state["best_model_checkpoint"]
-    # No later step gets such a score.
+    assert re.fullmatch(r"checkpoint-[24]", state["best_model_checkpoint"])
+    # No later step gets such a score. PaddleNLP's own state has a path.
     state |= {"best_metric": 2.0, "best_model_checkpoint": str(model / "checkpoint-2")}
     (model / "checkpoint-4/trainer_state.json").write_text(json.dumps(state))
     (tmp_path / "first").rename(tmp_path / "moved")

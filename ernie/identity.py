@@ -1,0 +1,97 @@
+"""Identity: what a checkpoint, or a variant of compression, was made from. Where it differs, it is made again.
+
+All arguments count, and the content of all files that are read. The lists here name what does not: so an argument that
+is added later counts, too.
+"""
+
+import paddle
+from ernie_predictor.tasks import TASKS
+
+from ernie.data import source_file
+from ernie.files import content_hash, file_hash
+from ernie.settings import values_of
+
+# What is not an argument, as messages name it.
+CODE, TRAINING_DATA, DEV_DATA = "the project's training code", "the training data", "the dev data"
+VOCABULARY, WEIGHTS, BASE = "the vocabulary", "the model's weights", "the model it is made from"
+VERSION = 4  # of the code: another number makes everything again
+
+# Arguments that change no result.
+NO_EFFECT = frozenset(
+    (
+        # what else is done, where files are, and how they are written and read
+        *("do_train", "do_eval", "do_predict", "do_export", "do_compress", "overwrite_output_dir"),
+        *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir", "input_infer_model_path"),
+        *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
+        *("unified_checkpoint", "unified_checkpoint_config"),
+        # what is said
+        *("log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "run_name"),
+        *("verbose", "disable_tqdm", "report_to", "skip_memory_metrics", "skip_profile_timer"),
+        # how the same is computed
+        *("device", "no_cuda", "local_rank", "per_device_eval_batch_size", "eval_accumulation_steps"),
+        *("dataloader_num_workers", "use_fast_tokenizer", "remove_unused_columns", "label_names"),
+        "lazy_data_processing",
+        # which variants a compression makes, each with options of its own, and which of them it takes for the best
+        *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
+    )
+)
+# These decide only which checkpoint is the best: they count where the dev data decide it.
+CHOOSING = frozenset(
+    (
+        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    )
+)
+# How long texts are cut and answers are chosen: they count for the tasks that do so.
+OF_READING = frozenset(name for task in TASKS.values() for name in task.defaults)
+
+
+def identity(arguments, processor, contents, without=()):
+    """What something is made from: {argument or content: value or hash}, as JSON can hold it.
+
+    Args:
+        arguments: objects of the dataclasses of arguments.
+        processor: a task of ernie_predictor/tasks.py.
+        contents: of `content_hashes`.
+        without: names of more that does not count.
+    """
+    found = {CODE: VERSION, "world_size": paddle.distributed.get_world_size(), **contents}
+    for part in arguments:
+        found |= values_of(part)
+    without = {*NO_EFFECT, *(OF_READING - processor.params.keys()), *without}
+    return {name: value for name, value in found.items() if name not in without}
+
+
+def content_hashes(model, tokenizer, train, dev):
+    """Hashes of what a training or a compression begins with.
+
+    Args:
+        model: a Paddle model, before it is trained.
+        tokenizer: PaddleNLP's.
+        train, dev: `Split`s; dev None where it does not decide which checkpoint is the best.
+    """
+    return {
+        TRAINING_DATA: file_hash(source_file(train.examples)),
+        DEV_DATA: file_hash(source_file(dev.examples)) if dev else None,
+        VOCABULARY: content_hash(tokenizer.get_vocab(), tokenizer.do_lower_case),
+        WEIGHTS: weights_hash(model),
+    }
+
+
+def weights_hash(model):
+    """Hash of a model's weights and config.json, without a new head, of which another device draws other weights."""
+    config = model.config.to_dict()
+    parts = [{name: config[name] for name in config.keys() - {"_name_or_path", "architectures", "paddlenlp_version"}}]
+    new_weights = getattr(model, "new_weights", ())
+    for name, tensor in sorted(model.state_dict().items()):
+        parts += [name] if name in new_weights else [name, tensor.numpy()]
+    return content_hash(*parts)
+
+
+def differences(before, now):
+    """Names of what differs between two identities."""
+    if before.get(CODE) != now[CODE]:
+        return [CODE]  # all else may have had other names
+    # The dev data decided nothing then, or decide nothing now.
+    without = {DEV_DATA, *CHOOSING} if None in (before[DEV_DATA], now[DEV_DATA]) else ()
+    return [name for name in {**now, **before} if before.get(name) != now.get(name) and name not in without]
