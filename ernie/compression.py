@@ -15,7 +15,6 @@ from ernie_predictor.runtimes import fastest_engine, installed_engines
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
 from ernie import console, paddle_int8
-from ernie.argument_checks import width_name
 from ernie.console import logger
 from ernie.dev_set import DevSet
 from ernie.errors import UserError
@@ -31,6 +30,7 @@ from ernie.files import (
     write_json,
 )
 from ernie.onnx_graph import write_onnx
+from ernie.plan import width_name
 from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
