@@ -43,7 +43,7 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
         {"device": device, "report_to": ["visualdl"] if is_visualdl_available() else ["none"]},
     )
     said = parser.read(sys.argv[1:] if argv is None else argv)
-    if "config" in said:
+    if said.get("config"):
         said = {**read_config(parser, said["config"], task, said.get("dataset"), said.get("data_dir")), **said}
     values = {**parser.defaults, **said}
     parser.check_required(values)

@@ -17,25 +17,21 @@ from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from ernie import console, paddle_int8
 from ernie.console import logger
 from ernie.dev_set import DevSet
-from ernie.errors import UserError
-from ernie.export import dev_metrics, save_config_and_tokenizer, write_model_folder
+from ernie.export import dev_metrics, write_model_folder
 from ernie.files import (
     check_replaceable,
     content_hash,
     copy_config_and_tokenizer,
-    file_hash,
     new_folder,
     read_metrics,
     weights_hash,
     write_json,
 )
-from ernie.onnx_graph import write_onnx
 from ernie.plan import width_name
 from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
-from ernie.tasks import SEQ_CLS
 from ernie.training import ErnieTrainer, find_checkpoint, resume_identity
 
 VERSION = 2  # of what is made of the same inputs: another number makes every variant again
@@ -196,8 +192,6 @@ class CompressionTrainer(ErnieTrainer):
                 tokenizer=content_hash(self.tokenizer.get_vocab(), self.tokenizer.do_lower_case),
                 model_settings=content_hash(getattr(self.model.config, "task_specific_params", None)),
             )
-            if args.input_infer_model_path:
-                return {**identity, "static_model": [file_hash(path) for path in self.static_model_files()]}
             return {**identity, "weights": weights_hash(self.model)}
         identity = {"base": content_hash(self.made_from(self.variants[variant.base])), **variant.options}
         if variant.kind == "width":
@@ -205,7 +199,7 @@ class CompressionTrainer(ErnieTrainer):
         elif variant.kind == "qat":
             identity.update(self.qat_identity(variant))
         elif variant.kind == "ptq":
-            options = "seed weight_quantize_type activation_quantize_type round_type bias_correction onnx_format"
+            options = "seed weight_quantize_type activation_quantize_type round_type bias_correction"
             identity.update({name: getattr(args, name) for name in options.split()})
             batches = self.calibration_batches(variant)
             identity["calibration_texts"] = content_hash(*(b[name] for b in batches for name in sorted(b)))
@@ -222,9 +216,7 @@ class CompressionTrainer(ErnieTrainer):
         if not self.args.should_save:
             return
         with new_folder(self.folder(variant.name)) as folder:
-            if variant.kind == "export" and self.args.input_infer_model_path:
-                self.adopt_static_model(folder)
-            elif variant.kind in ("export", "width"):
+            if variant.kind in ("export", "width"):
                 model = trained or self.model
                 write_model_folder(self.task, model, self.tokenizer, folder, self.args.input_dtype)
             elif variant.kind == "qat":
@@ -275,28 +267,11 @@ class CompressionTrainer(ErnieTrainer):
             found = self.dev_set.onnx_logits(onnx_file, other)
             metrics[other] = {**self.dev_set.scores(found), "agreement": self.dev_set.agreement(found, logits)}
         int8 = os.path.join(folder, "int8")
-        if os.path.exists(f"{int8}.pdmodel") and self.args.onnx_format:
+        if os.path.exists(f"{int8}.pdmodel"):
             found = self.dev_set.paddle_logits(int8, self.args.input_dtype)
             agreement = self.dev_set.agreement(found, logits)
             metrics["paddle_int8"] = {**self.dev_set.scores(found), "agreement": agreement}
         return metrics
-
-    def static_model_files(self):
-        """The two files of --input_infer_model_path."""
-        paths = [self.args.input_infer_model_path + suffix for suffix in (".pdmodel", ".pdiparams")]
-        for path in paths:
-            if not os.path.exists(path):
-                raise UserError(
-                    f"--input_infer_model_path {self.args.input_infer_model_path}: there is no {path}; expected the "
-                    "path of a static model without its extension"
-                )
-        return paths
-
-    def adopt_static_model(self, folder):
-        for path in self.static_model_files():
-            shutil.copyfile(path, os.path.join(folder, "model" + os.path.splitext(path)[1]))
-        write_onnx(folder, self.task.outputs, first_token_only=self.task is SEQ_CLS)
-        save_config_and_tokenizer(self.model, self.tokenizer, folder)
 
     def calibration_batches(self, variant):
         size, number = variant.options["batch_size"], variant.options["batch_num"]
@@ -346,7 +321,7 @@ class CompressionTrainer(ErnieTrainer):
 
     def qat_identity(self, variant):
         """Its starting weights are those of its base, which `made_from` identifies."""
-        options = "use_pact weight_quantize_type activation_quantize_type moving_rate onnx_format"
+        options = "use_pact weight_quantize_type activation_quantize_type moving_rate"
         options = {name: getattr(self.args, name) for name in options.split()}
         base = content_hash(self.made_from(self.variants[variant.base]))
         return resume_identity(

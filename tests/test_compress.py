@@ -303,7 +303,7 @@ def calibrate(exported, folder, algo="mse", batches=None, **options):
     batches = batches or [batch_of(1), batch_of(2)]
     source, target = str(exported / "model"), str(folder / "int8")
     rounding = adaptive_rounding if args.round_type == "adaround" else None
-    paddle_int8.post_training_quantization(source, target, batches, algo, args, rounding=rounding)
+    paddle_int8.post_training_quantization(source, target, batches, algo, args, rounding)
     return paddle_int8.read_matmul_scales(target), next(run_static_model(target, [batch_of()]))[0]
 
 
