@@ -18,22 +18,19 @@ from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
 from ernie import console, paddle_int8
-from ernie.argument_checks import width_name
 from ernie.checkpoints import find_checkpoint
 from ernie.console import logger
 from ernie.dev_set import DevSet
-from ernie.errors import UserError
-from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.export import write_model_folder
 from ernie.features import Collator
-from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, file_hash, new_folder
+from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, new_folder
 from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
 from ernie.metrics import METRICS, dev_metrics, read_metrics, write_metrics
-from ernie.onnx_graph import write_onnx
+from ernie.plan import width_name
 from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, best_folder, best_model, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
-from ernie.tasks import SEQ_CLS
 
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
 
@@ -129,8 +126,6 @@ class Compression:
         self.collator = Collator(processor.tokenizer, data_args.dynamic_max_length)
         self.dev_set = DevSet(dev.sorted_features, self.collator, args.per_device_eval_batch_size, compute_metrics)
         self.contents = content_hashes(model, pretrained_tokenizer, train, dev)
-        if args.input_infer_model_path:
-            self.contents["the static model"] = [file_hash(path) for path in self.static_model_files()]
         lists = (args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
         self.variants = {variant.name: variant for variant in plan(args.strategy, *lists)}
 
@@ -236,9 +231,7 @@ class Compression:
             return
         with new_folder(self.folder(variant.name)) as folder:
             source = variant.base and self.folder(variant.base)
-            if variant.kind == "export" and self.args.input_infer_model_path:
-                self.adopt_static_model(folder)
-            elif variant.kind in ("export", "width"):
+            if variant.kind in ("export", "width"):
                 model = self.narrow_model(variant) if variant.kind == "width" else self.model
                 write_model_folder(self.task, model, self.tokenizer, folder, self.args.input_dtype)
             elif variant.kind == "qat":
@@ -275,28 +268,11 @@ class Compression:
             found = self.dev_set.onnx_logits(onnx_file, other)
             metrics[other] = {**self.dev_set.scores(found), "agreement": self.dev_set.agreement(found, logits)}
         int8 = os.path.join(folder, "int8")
-        if os.path.exists(f"{int8}.pdmodel") and self.args.onnx_format:
+        if os.path.exists(f"{int8}.pdmodel"):
             found = self.dev_set.paddle_logits(int8, self.args.input_dtype)
             agreement = self.dev_set.agreement(found, logits)
             metrics["paddle_int8"] = {**self.dev_set.scores(found), "agreement": agreement}
         return metrics
-
-    def static_model_files(self):
-        """The two files of --input_infer_model_path."""
-        paths = [self.args.input_infer_model_path + suffix for suffix in (".pdmodel", ".pdiparams")]
-        for path in paths:
-            if not os.path.exists(path):
-                raise UserError(
-                    f"--input_infer_model_path {self.args.input_infer_model_path}: there is no {path}; expected the "
-                    "path of a static model without its extension"
-                )
-        return paths
-
-    def adopt_static_model(self, folder):
-        for path in self.static_model_files():
-            shutil.copyfile(path, os.path.join(folder, "model" + os.path.splitext(path)[1]))
-        write_onnx(folder, self.task.outputs, first_token_only=self.task is SEQ_CLS)
-        save_config_and_tokenizer(self.model, self.tokenizer, folder)
 
     # Pruning
 

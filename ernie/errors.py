@@ -1,5 +1,6 @@
 """How errors reach the user: one message and an exit status, no traceback for what the user can fix."""
 
+import difflib
 import os
 import sys
 
@@ -7,7 +8,13 @@ from ernie_predictor.errors import PredictorError as UserError  # exit status 1
 from ernie_predictor.errors import UsageError  # a wrong argument, on the command line or in the YAML file: 2
 from tqdm import tqdm
 
-__all__ = ["UsageError", "UserError", "run"]
+__all__ = ["UsageError", "UserError", "nearest", "run"]
+
+
+def nearest(name, names):
+    """`; did you mean ...?` where one of the names is near."""
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def run(main):

@@ -22,14 +22,14 @@ from ernie.static_model import input_spec, static_mode
 _no_bar = functools.partial(tqdm, disable=True)
 
 
-def post_training_quantization(source, target, batches, algo, args, onnx_format=True, rounding=None):
+def post_training_quantization(source, target, batches, algo, args, rounding=None):
     """Calibrates `source.pdmodel` and writes the INT8 model `target.pdmodel`, `target.pdiparams`.
 
     paddlenlp 2.8.1 passes Paddle 2.6 a batch_generator, which Paddle no longer takes (PaddlePaddle/PaddleNLP#9497):
     `data_loader cannot be None`. Paddle itself samples every tensor of the graph, whether it is quantized or not
-    (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on. It inserts
-    observers that the saved model takes for real quantization. Scales of weights are those of `safe_scale`, as in the
-    ONNX model.
+    (minutes with KL), writes an FP32 model for min_max, and drops bias_correction where onnx_format is on, which means
+    QuantizeLinear and DequantizeLinear as in ONNX. It inserts observers that the saved model takes for real
+    quantization. Scales of weights are those of `safe_scale`, as in the ONNX model.
     Ends with `paddle.quantization` on Paddle 3.
 
     Args:
@@ -70,8 +70,7 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
                 weight = np.array(self._scope.find_var(name).get_tensor())
                 by_column = args.weight_quantize_type == "channel_wise_abs_max"
                 scale = _above_zero(np.abs(weight).max(axis=0 if by_column else None) / 127)
-                # The older format takes the largest weight's, whatever it is told.
-                scales[name] = safe_scale(weight, scale) if onnx_format else scale
+                scales[name] = safe_scale(weight, scale)
             return scales[name]
 
         def _update_program(self):
@@ -125,7 +124,7 @@ def post_training_quantization(source, target, batches, algo, args, onnx_format=
             quantizable_op_type=["matmul", "matmul_v2"],
             activation_quantize_type=args.activation_quantize_type or "range_abs_max",
             weight_quantize_type=args.weight_quantize_type,
-            onnx_format=onnx_format,
+            onnx_format=True,
         )
         calibration.quantize()
         calibration.save_quantized_model(os.path.dirname(target), os.path.basename(target))
@@ -152,7 +151,7 @@ def prepare_qat(model, args):
             "dtype": "int8",
             "quantizable_layer_type": ["Linear"],
             "moving_rate": args.moving_rate,
-            "onnx_format": True,  # what the model is saved as is decided then
+            "onnx_format": True,
         }
     )
     quantizer.quantize(model)
@@ -163,14 +162,11 @@ def prepare_qat(model, args):
     return quantizer
 
 
-def save_qat_model(quantizer, model, target, input_dtype="int64", onnx_format=True):
+def save_qat_model(quantizer, model, target, input_dtype="int64"):
     """Writes the INT8 model `target.pdmodel`, `target.pdiparams` of a model trained after `prepare_qat`.
 
     The model is of no other use afterwards: PACT's clipping is removed, as paddleslim does, whose own way wraps the
     layers again.
-
-    Args:
-        onnx_format: QuantizeLinear and DequantizeLinear in the saved graph, as in ONNX, or Paddle's older form.
     """
     from paddle.nn.quant.quant_layers import QuantizedLinear
 
@@ -178,7 +174,6 @@ def save_qat_model(quantizer, model, target, input_dtype="int64", onnx_format=Tr
     for layer in model.sublayers():
         if isinstance(layer, QuantizedLinear):
             layer._act_preprocess = layer._weight_preprocess = None
-    quantizer.imperative_qat._quantize_outputs._onnx_format = onnx_format
     with _quiet_loggers("paddle.static"), _replaced(quantization_pass, tqdm=_no_bar):
         quantizer.imperative_qat.save_quantized_model(model, target, input_spec=input_spec(input_dtype))
     with contextlib.suppress(FileNotFoundError):
@@ -204,7 +199,7 @@ def quantize_embeddings(source, target):
 
 
 def read_matmul_scales(prefix):
-    """The quantization of every matrix product of `prefix.pdmodel` (an INT8 model in onnx_format), in order.
+    """The quantization of every matrix product of `prefix.pdmodel` (an INT8 model), in order.
 
     Returns:
         A list of (input, weight) a product; each None where it is not quantized, else (scale, values): scale

@@ -82,11 +82,9 @@ def write_calibrated(source, folder, batches, algo, args):
     """
     model, target = os.path.join(source, "model"), os.path.join(folder, "int8")
     rounding = adaptive_rounding if args.round_type == "adaround" else None
-    paddle_int8.post_training_quantization(model, target, batches, algo, args, rounding=rounding)
+    paddle_int8.post_training_quantization(model, target, batches, algo, args, rounding)
     scales = paddle_int8.read_matmul_scales(target)
     quantize_onnx(model + ".onnx", os.path.join(folder, "model.onnx"), scales)
-    if not args.onnx_format:  # the scales are read from a model in that format
-        paddle_int8.post_training_quantization(model, target, batches, algo, args, False, rounding)
 
 
 class QuantizationAwareTrainer(ErnieTrainer):
@@ -115,9 +113,7 @@ class QuantizationAwareTrainer(ErnieTrainer):
             )
             calibrated = os.path.join(part, "calibrated")
             paddle_int8.post_training_quantization(os.path.join(part, "model"), calibrated, batches, "mse", args)
-            # The scales are read from a model in onnx_format.
-            int8 = os.path.join(folder, "int8")
-            trained = int8 if args.onnx_format else os.path.join(part, "trained")
+            trained = os.path.join(folder, "int8")
             paddle_int8.save_qat_model(self.quantizer, model, trained, args.input_dtype)
             products = [
                 other if product[0] is None else product
@@ -126,6 +122,4 @@ class QuantizationAwareTrainer(ErnieTrainer):
                 )
             ]
             quantize_onnx(os.path.join(part, "model.onnx"), os.path.join(folder, "model.onnx"), products)
-            if not args.onnx_format:
-                paddle_int8.save_qat_model(self.quantizer, model, int8, args.input_dtype, onnx_format=False)
         save_config_and_tokenizer(self.float_model, self.tokenizer, folder)

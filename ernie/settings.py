@@ -1,4 +1,4 @@
-"""settings.json: with what a model was trained or compressed."""
+"""Settings: what one argument decides for another, and settings.json: with what a model was trained or compressed."""
 
 import dataclasses
 import enum
@@ -11,7 +11,77 @@ import paddle
 import paddlenlp
 from paddlenlp.trainer import CompressionArguments
 
+from ernie.console import logger
+from ernie.errors import UsageError, UserError
 from ernie.files import write_json
+from ernie.plan import read_widths
+from ernie.tasks import QA
+
+
+def complete_training(values, task):
+    """Completes the arguments of run_*.py: folders, where to resume, when to score, which checkpoint is the best."""
+    # One folder a data set; the scripts' --output_dir is the folder of all of them.
+    values.export_model_dir = os.path.expanduser(values.export_model_dir or values.output_dir)
+    # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
+    values.output_dir = os.path.normpath(os.path.join(os.path.expanduser(values.output_dir), values.dataset))
+    values.label_names = label_names(task)
+    resume = (values.resume_from_checkpoint or "").capitalize()
+    if resume in ("", "False"):
+        values.resume_from_checkpoint = None
+    elif resume == "True":
+        values.resume_from_checkpoint = resume
+        if values.overwrite_output_dir:
+            raise UsageError("--resume_from_checkpoint True resumes, --overwrite_output_dir starts again: choose one")
+
+    values.save_strategy = values.save_strategy or "steps"
+    if values.do_eval and values.evaluation_strategy is None:
+        by_steps = values.eval_steps or values.save_strategy == "no"
+        values.evaluation_strategy = "steps" if by_steps else values.save_strategy
+    values.evaluation_strategy = values.evaluation_strategy or "no"
+    values.eval_steps = values.eval_steps or values.save_steps
+    obstacle = _obstacle_to_the_best(values)
+    if values.do_train and obstacle and values.load_best_model_at_end:
+        raise UsageError(f"--load_best_model_at_end: {obstacle}")
+    if values.do_train and values.do_eval and obstacle and values.load_best_model_at_end is None:
+        logger.warning(f"the last checkpoint is the result, not the best: {obstacle}")
+    wanted = values.load_best_model_at_end is not False
+    values.load_best_model_at_end = values.do_train and wanted and not obstacle
+    if values.load_best_model_at_end:
+        values.metric_for_best_model = values.metric_for_best_model or task.score
+
+
+def _obstacle_to_the_best(values):
+    """Why no checkpoint can be chosen by its dev score, or None."""
+    save, evaluate = values.save_strategy, values.evaluation_strategy
+    if not values.do_eval:
+        return "without --do_eval no checkpoint is scored"
+    if save == "no":
+        return "with --save_strategy no there are no checkpoints"
+    if evaluate == "no":
+        return "with --evaluation_strategy no no checkpoint is scored"
+    if save != evaluate:
+        return f"--save_strategy {save} and --evaluation_strategy {evaluate} must be the same"
+    if save == "steps" and values.save_steps % values.eval_steps:
+        return f"--save_steps {values.save_steps} must be a multiple of --eval_steps {values.eval_steps}"
+    return None
+
+
+def complete_compression(values, task):
+    """Completes the arguments of compress_*.py, whose trainings are scored, saved and resumed in one way."""
+    if values.output_dir is None:
+        if not os.path.isdir(values.model_name_or_path):
+            raise UserError(f"--model_name_or_path {values.model_name_or_path}: no such folder; expected one that "
+                            f"{task.script} fine-tuned")  # fmt: skip
+        values.output_dir = values.model_name_or_path
+    values.output_dir = os.path.normpath(os.path.expanduser(values.output_dir))
+    values.width_mult_list = read_widths(values.width_mult_list)
+    values.do_train = "dynabert" in values.strategy or "qat" in values.strategy
+    values.label_names = label_names(task)
+    values.metric_for_best_model = task.score
+
+
+def label_names(task):
+    return ["start_positions", "end_positions"] if task is QA else ["labels"]
 
 
 def write_settings(model_args, data_args, args, replace=True):

@@ -1,18 +1,29 @@
 """Precedence of arguments, and what the YAML file may hold."""
 
+import dataclasses
 import json
+import re
+import shlex
 
 import pytest
 from conftest import ROOT
 from ernie_predictor.commandline import new_parser
 from paddlenlp.trainer import TrainingArguments
 
-from ernie.arguments import CompressionArguments, parse_arguments
+from ernie.argument_parser import ArgumentParser
+from ernie.argument_table import NAMES, TABLE, CompressionArguments, DataArguments, ModelArguments
+from ernie.arguments import parse_arguments
 from ernie.errors import UsageError, UserError
 from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
 
 DEFAULT = ROOT / "configs" / "default.yml"
 HEAD = SEQ_CLS.head
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("*.md", "docs/*.md", "examples/*.md", "configs/*.md", "benchmarks/*.md", "deploy/**/*.md")
+    for path in ROOT.glob(folder)
+    if re.search(r"(run|compress)_\w+\.py +--", path.read_text(encoding="utf-8"))
+)
 
 
 def parse(tmp_path, *more, task=SEQ_CLS, dataset="tnews", config=DEFAULT):
@@ -102,6 +113,7 @@ def test_every_kind_of_value_of_the_yaml_file_is_applied(tmp_path):
     config = tmp_path / "own.yml"
     config.write_text(
         "DefaultArgs:\n  learning_rate: 1e-4\n  do_train: yes\n  fp16: false\n  dynamic_max_length: [32, 128]\n"
+        "  group_by_length: false\n  disable_tqdm: true\n"
         f"  output_dir: {tmp_path}/models\n  width_mult_list: ['3/4']\n  seed:\n"
         "SequenceClassification:\n  tnews:\n    learning_rate: 2e-4\n    warmup_steps: 12\n"
         "    lr_scheduler_type: cosine\n"
@@ -111,7 +123,7 @@ def test_every_kind_of_value_of_the_yaml_file_is_applied(tmp_path):
     assert training.learning_rate == 2e-4  # the block over DefaultArgs; YAML reads 2e-4 as a text
     assert training.do_train is True and training.fp16 is False and training.warmup_steps == 12
     assert training.lr_scheduler_type.value == "cosine"
-    assert data.dynamic_max_length == [32, 128]
+    assert data.dynamic_max_length == [32, 128] and data.group_by_length is False and training.disable_tqdm is True
     assert training.output_dir == f"{tmp_path}/models/tnews"
     assert training.seed == 42  # no value: the default stays
 
@@ -138,6 +150,7 @@ def test_folders_and_evaluation(tmp_path):
         (["--learning_rate", "nan"], "--learning_rate nan: must be 0 or more"),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size 0: must be 1 or more"),
         (["--max_seq_length", "2"], "--max_seq_length 2: must be 8 or more"),
+        (["--dynamic_max_length", "0", "128"], "--dynamic_max_length 0: must be 1 or more"),
         (["--device", "abacus"], "--device abacus"),
         (["--learning_rate", "inf"], "--learning_rate inf: must be 0 or more, and finite"),
         (["--eval_steps", "0"], "--eval_steps 0: must be 1 or more"),
@@ -145,29 +158,21 @@ def test_folders_and_evaluation(tmp_path):
         (["--dataloader_num_workers", "-1"], "--dataloader_num_workers -1: must be 0 or more"),
         (["--seed", "4294967296"], "--seed 4294967296"),
         (["--fp16", "--device", "cpu"], "--fp16 needs a GPU"),
-        (["--bf16", "--no_cuda"], "--bf16 needs a GPU"),
-        (["--optim", "adafactor"], "--optim adafactor"),
-        (["--fp16_opt_level", "O9"], "--fp16_opt_level O9"),
+        (["--bf16", "--device", "cpu"], "--bf16 needs a GPU"),
+        (["--fp16_opt_level", "O9"], "--fp16_opt_level O9: none of O0, O1, O2"),
         (["--lr_scheduler_type", "polynomial", "--lr_end", "1"], "--lr_end 1"),
-        (["--past_index", "0"], "--past_index has no use here"),
-        (["--max_evaluate_steps", "3"], "--max_evaluate_steps has no use here"),
-        (["--prediction_loss_only"], "--prediction_loss_only has no use here"),
-        (["--tensor_parallel_degree", "2"], "--tensor_parallel_degree 2"),
-        (["--sharding", "stage1"], "--sharding stage1 needs several processes"),
-        (["--label_names", "label"], "--label_names label: the task's are labels"),
         (["--do_train", "--num_train_epochs", "0"], "--num_train_epochs 0"),
-        (["--do_train", "--max_steps", "0"], "--max_steps 0"),
+        (["--do_train", "--max_steps", "0"], "--max_steps 0: would set no limit"),
         (["--metric_for_best_model", "f1"], "--metric_for_best_model f1: none of accuracy, loss"),
         (["--metric_for_best_model", "eval_acuracy"], "did you mean accuracy?"),
-        (["--greater_is_better", "false"], "--greater_is_better False"),
-        (["--metric_for_best_model", "eval_loss", "--greater_is_better", "true"], "--greater_is_better True"),
         (["--report_to", "wand"], "--report_to wand: none of"),
         (["--report_to", "none", "visualdl"], "none stands alone"),
         (["--do_predict", "false"], "nothing to do: add one or more of --do_train"),
         (["--resume_from_checkpoint", "true", "--overwrite_output_dir"], "--overwrite_output_dir starts again"),
         (["--dynamic_max_length", "16", "64"], "must hold --max_seq_length 128"),
         (["--warmup_ratio", "3"], "warmup_ratio must lie in range"),
-        (["--save_strategy", "sometimes"], "sometimes"),
+        (["--save_strategy", "sometimes"], "--save_strategy sometimes: none of no, steps, epoch"),
+        (["--lr_scheduler_type", "cosin"], "did you mean cosine?"),
         (["stray"], "unknown argument stray"),
         (["--dataset", "msra_ner"], "use run_token_cls.py"),
         (["--dataset", "tnew"], "did you mean tnews?"),
@@ -183,10 +188,13 @@ def test_wrong_arguments(tmp_path, more, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("DefaultArgs:\n  learning_rte: 1\n", "DefaultArgs: unknown key 'learning_rte'; did you mean learning_rate?"),
-        (f"{HEAD}:\n  afqmc:\n    epochs: 1\n", f"{HEAD}: afqmc: unknown key 'epochs'"),
+        ("DefaultArgs:\n  learning_rte: 1\n", "unknown argument learning_rte; did you mean learning_rate?"),
+        (f"{HEAD}:\n  afqmc:\n    epochs: 1\n", f"{HEAD}: afqmc: unknown argument epochs"),
         ("SequenceClasification: {}\n", "unknown block 'SequenceClasification'; did you mean SequenceClassification?"),
-        ("DefaultArgs:\n  learning_rate: fast\n", "DefaultArgs: learning_rate: 'fast' does not fit"),
+        ("DefaultArgs:\n  past_index: 0\n", "DefaultArgs: past_index has no use here"),
+        (f"{HEAD}:\n  afqmc:\n    fp16_full_eval: yes\n", f"{HEAD}: afqmc: fp16_full_eval has no use here"),
+        ("DefaultArgs:\n  learning_rate: fast\n", "DefaultArgs: argument --learning_rate: invalid float value: 'fast'"),
+        ("DefaultArgs:\n  save_steps: 0\n", "DefaultArgs: --save_steps 0: must be 1 or more"),
         ("DefaultArgs: [1\n", "is not YAML"),
         (f"{HEAD}:\n  afqmc: {{}}\n\n{HEAD}:\n  mood: {{}}\n", f"`{HEAD}` stands twice, in lines 1 and 4"),
         (f"{HEAD}:\n  mood:\n    seed: 1\n    'seed': 2\n", "`seed` stands twice, in lines 3 and 4"),
@@ -202,7 +210,7 @@ def test_wrong_arguments(tmp_path, more, says):
         ("DefaultArgs:\n  learning_rate: []\n", "learning_rate: [] does not fit, expected one value"),
         ("DefaultArgs:\n  dynamic_max_length: []\n", "dynamic_max_length: [] does not fit, expected a list"),
         ("DefaultArgs:\n  seed: {a: 1}\n", "seed: {'a': 1} does not fit, expected one value"),
-        ("DefaultArgs:\n  save_strategy: yes\n", "save_strategy: True does not fit, expected one of no, steps, epoch"),
+        ("DefaultArgs:\n  save_strategy: yes\n", "--save_strategy True: none of no, steps, epoch"),
     ],
 )
 def test_wrong_yaml(tmp_path, text, says):
@@ -211,6 +219,56 @@ def test_wrong_yaml(tmp_path, text, says):
         parse(tmp_path, config=tmp_path / "own.yml")
     assert says in str(error.value)
     assert str(tmp_path / "own.yml") in str(error.value)
+
+
+def test_every_argument_of_paddlenlp_is_taken_or_refused(tmp_path):
+    """In one sentence, the same on the command line and in the file, which names the nearest that works."""
+    config = tmp_path / "own.yml"
+    refused = {f.name for f in dataclasses.fields(CompressionArguments)} - set(NAMES)
+    assert len(refused) == 50 and {"past_index", "no_cuda", "optim", "sharding", "label_names"} < refused
+    for name in refused:
+        config.write_text(f"DefaultArgs:\n  {name}: 1\n")
+        for more, path in ((["--" + name, "1"], DEFAULT), ([f"--{name}=1"], None), ([], config)):
+            with pytest.raises(UsageError, match=f"{name} has no use here") as error:
+                parse(tmp_path, *more, config=path)
+            assert len(str(error.value).splitlines()) <= 2
+    config.write_text("DefaultArgs:\n  no_cuda: true\n")
+    with pytest.raises(UsageError, match="no_cuda has no use here, although PaddleNLP has it; use device"):
+        parse(tmp_path, config=config)
+    with pytest.raises(UsageError, match=r"--max_evaluate_steps has no use here, .*; use --eval_steps"):
+        parse(tmp_path, "--max_evaluate_steps", "3")
+    mentioned = {name for rows in TABLE.values() for row in rows for name in row.instead_of.split()}
+    assert mentioned < refused
+
+
+def test_arguments_of_other_scripts(tmp_path):
+    """Refused on the command line, where they would do nothing; one file serves all scripts."""
+    argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--output_dir", str(tmp_path)]
+    for name, scripts in (("do_train", "run_*.py"), ("eval_steps", "run_*.py"), ("n_best_size", "*_qa.py")):
+        with pytest.raises(UsageError, match=re.escape(f"--{name} is an argument of {scripts}")):
+            parse_arguments(SEQ_CLS, CompressionArguments, [*argv, f"--{name}=1"])
+    for name, scripts in (("max_drop", "compress_*.py"), ("doc_stride", "*_token_cls.py, *_qa.py")):
+        with pytest.raises(UsageError, match=re.escape(f"--{name} is an argument of {scripts}")):
+            parse(tmp_path, f"--{name}", 1)
+    config = tmp_path / "own.yml"
+    config.write_text(
+        "DefaultArgs:\n  do_train: true\n  evaluation_strategy: epoch\n  max_drop: 2\n  n_best_size: 3\n  seed: 9\n"
+    )
+    _, _, args = parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--config", str(config), "--strategy", "ptq"])
+    assert (args.max_drop, args.seed, args.do_train, args.evaluation_strategy.value) == (2, 9, False, "no")
+    _, data, args = parse(tmp_path, config=config)
+    assert args.do_train and args.evaluation_strategy.value == "epoch" and args.seed == 9 and data.n_best_size == 20
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_in_documents(document):
+    """Their arguments are those of the script."""
+    text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+    for script, arguments in re.findall(r"((?:run|compress)_(?:seq_cls|token_cls|qa)\.py) +(--[^\n`|#]*)", text):
+        task = next(task for task in TASKS.values() if script in (task.script, task.compress_script))
+        arguments_class = CompressionArguments if script.startswith("compress") else TrainingArguments
+        parser = ArgumentParser(task, script, (ModelArguments, DataArguments, arguments_class), "", {})
+        assert parser.read(shlex.split(arguments, comments=True))
 
 
 def test_the_file_may_name_the_data_set(tmp_path):
@@ -252,7 +310,8 @@ def test_an_abbreviation_stands_for_the_one_argument_that_begins_so(tmp_path, co
     (tmp_path / "data" / "mood").mkdir(parents=True)
     config = tmp_path / "own.yml"
     config.write_text(f"{HEAD}:\n  mood: {{learning_rate: 9e-5}}\n")
-    argv = ["--model", "m", "--datas=mood", "--data_d", str(tmp_path / "data"), "--output", str(tmp_path), "--do_p"]
+    argv = ["--model", "m", "--datas=mood", "--data_d", str(tmp_path / "data"), "--output", str(tmp_path)]
+    argv += [] if compress else ["--do_p"]
     argv += ["--conf", str(config), "--save_step=2", "--per_device_train", "3", "--max_seq", "64"]
     arguments_class = CompressionArguments if compress else TrainingArguments
     model, data, args = parse_arguments(SEQ_CLS, arguments_class, argv)
@@ -323,11 +382,9 @@ def test_the_metric_with_and_without_its_prefix(tmp_path):
         _, _, args = parse(tmp_path, "--do_train", "--do_eval", "--metric_for_best_model", metric)
         assert args.load_best_model_at_end and args.metric_for_best_model == metric
         assert args.greater_is_better == greater
-    _, _, args = parse(tmp_path, "--do_train", "--do_eval", "--label_names", "labels")
-    assert args.label_names == ["labels"]
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard", "autonlp"])
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
 def test_reports_to_what_is_not_installed(tmp_path, monkeypatch, name):
     monkeypatch.setattr("ernie.argument_checks._can_report", lambda found: found != name)
     with pytest.raises(UserError, match=f"--report_to {name}.*pip install"):
@@ -337,15 +394,10 @@ def test_reports_to_what_is_not_installed(tmp_path, monkeypatch, name):
     assert "visualdl" in parse(tmp_path, "--report_to", "all")[2].report_to
 
 
-def test_compression_says_what_it_ignores(tmp_path, caplog):
-    argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--output_dir", str(tmp_path), "--config", str(DEFAULT)]
-    parse_arguments(SEQ_CLS, CompressionArguments, argv)
-    assert "not used by compression" not in caplog.text
-    parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--evaluation_strategy", "epoch", "--eval_steps", "9"])
-    assert "--evaluation_strategy, --eval_steps: not used by compression" in caplog.text
-    for more in (["--resume_from_checkpoint", "x"], ["--num_train_epochs", "0"]):
-        with pytest.raises(UsageError, match=more[0]):
-            parse_arguments(SEQ_CLS, CompressionArguments, [*argv, *more])
+def test_epochs_of_a_compression(tmp_path):
+    argv = ["--model_name_or_path", "m", "--dataset", "tnews", "--output_dir", str(tmp_path)]
+    with pytest.raises(UsageError, match="--num_train_epochs 0 would train nothing"):
+        parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--num_train_epochs", "0"])
     parse_arguments(SEQ_CLS, CompressionArguments, [*argv, "--num_train_epochs", "0", "--strategy", "ptq"])
 
 

@@ -24,12 +24,12 @@ from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from ernie import paddle_int8, pruning, report, report_picture
-from ernie.argument_checks import ALGORITHMS, STRATEGIES, read_width, width_name
 from ernie.arguments import CompressionArguments
 from ernie.compression import Compression, plan
 from ernie.dev_set import DevSet
 from ernie.errors import UsageError
 from ernie.onnx_graph import compute_first_token_only, write_onnx
+from ernie.plan import ALGORITHMS, STRATEGIES, read_width, width_name
 from ernie.quantization import adaptive_rounding
 from ernie.report import advice, pick_best, speed_of
 from ernie.static_model import run_static_model, save_static_model
@@ -303,9 +303,8 @@ def calibrate(exported, folder, algo="mse", batches=None, **options):
     batches = batches or [batch_of(1), batch_of(2)]
     source, target = str(exported / "model"), str(folder / "int8")
     rounding = adaptive_rounding if args.round_type == "adaround" else None
-    paddle_int8.post_training_quantization(source, target, batches, algo, args, args.onnx_format, rounding)
-    scales = paddle_int8.read_matmul_scales(target) if args.onnx_format else None
-    return scales, next(run_static_model(target, [batch_of()]))[0]
+    paddle_int8.post_training_quantization(source, target, batches, algo, args, rounding)
+    return paddle_int8.read_matmul_scales(target), next(run_static_model(target, [batch_of()]))[0]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -396,16 +395,10 @@ def test_bias_correction_changes_weights_and_stays_near(exported, tmp_path):
     assert np.abs(corrected - logits).max() < 0.1 * np.abs(logits).max()
 
 
-def test_the_older_format_computes_the_same(exported, tmp_path):
-    _, logits = calibrate(exported, tmp_path)
-    _, older = calibrate(exported, tmp_path, onnx_format=False)
-    assert np.abs(older - logits).max() < 0.02 * np.abs(logits).max()
-
-
-def test_quantization_aware_training_in_the_older_format(tmp_path, tiny_fine_tuned):
+def test_quantization_aware_training(tmp_path, tiny_fine_tuned):
     """The saved Paddle model computes what the ONNX model with its scales does."""
     model = tiny_fine_tuned("tnews")
-    compress("tnews", model, tmp_path, "--strategy", "qat", "--onnx_format", "false", *QUICK)
+    compress("tnews", model, tmp_path, "--strategy", "qat", *QUICK)
     for shape in ((1, 5), (3, 11)):
         batch = batch_of(shape=shape)
         (expected,) = next(run_static_model(str(tmp_path / "qat" / "int8"), [batch]))
@@ -417,8 +410,8 @@ def test_quantization_aware_training_in_the_older_format(tmp_path, tiny_fine_tun
 
 
 def test_arguments_of_compression_reach_the_models(tmp_path, tiny_fine_tuned):
-    """int32 inputs, the older format, PACT off, several widths and calibrations, in one run."""
-    arguments = ("--input_dtype", "int32", "--onnx_format", "false", "--use_pact", "false", "--width_mult_list", "2/3")
+    """int32 inputs, PACT off, several widths and calibrations, in one run."""
+    arguments = ("--input_dtype", "int32", "--use_pact", "false", "--width_mult_list", "2/3")
     more = ("0.5", "--strategy", "dynabert+ptq", "--algo_list", "avg", "hist", "--batch_size_list", 2, 3)
     report = compress("tnews", tiny_fine_tuned("tnews"), tmp_path, *arguments, *more, "--max_steps", 2)
     names = [f"{algo}{size}_1" for algo in ("avg", "hist") for size in (2, 3)]
@@ -431,13 +424,6 @@ def test_arguments_of_compression_reach_the_models(tmp_path, tiny_fine_tuned):
     session = onnxruntime.InferenceSession(tmp_path / "width_mult_0.5" / "avg2_1" / "model.onnx")
     assert {i.type for i in session.get_inputs()} == {"tensor(int32)"}
     assert read(tmp_path / "width_mult_0.6667" / "config.json")["width_mult"] == pytest.approx(2 / 3)
-
-
-def test_a_static_model_is_enough_for_calibration(tmp_path, tiny_fine_tuned, exported):
-    arguments = ("--strategy", "ptq", "--input_infer_model_path", exported / "model", *QUICK)
-    compress("tnews", tiny_fine_tuned("tnews"), tmp_path, *arguments)
-    assert (tmp_path / "export" / "model.pdiparams").read_bytes() == (exported / "model.pdiparams").read_bytes()
-    assert (tmp_path / "mse4_1" / "int8.pdmodel").exists()
 
 
 # Pruning
@@ -938,8 +924,8 @@ def test_what_is_no_width(text):
         (["--batch_size_list", "4", "8", "4"], "--batch_size_list 4: named twice"),
         (["--batch_num_list", "1", "1"], "--batch_num_list 1: named twice"),
         (["--round_type", "floor"], "--round_type floor"),
-        (["--prune_embeddings", "true"], "--prune_embeddings"),
-        (["--strategy", "qat", "--input_infer_model_path", "x/model"], "--input_infer_model_path"),
+        (["--prune_embeddings", "true"], "--prune_embeddings has no use here"),
+        (["--do_train"], "--do_train is an argument of run_*.py"),
         (["--max_drop", "-1"], "--max_drop -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""--help of every program: one page, with what a reader needs first; --help_all of the six scripts has the rest."""
+"""--help of every program: one page, with what a reader needs first."""
 
 import re
 import runpy
@@ -8,8 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, call
 
-from ernie.argument_parser import HELP
-from ernie.arguments import CompressionArguments, DataArguments, ModelArguments
+from ernie.argument_table import NAMES, TABLE
 
 SCRIPTS = [f"{step}_{task}" for step in ("run", "compress") for task in ("seq_cls", "token_cls", "qa")]
 KINDS = ("infer_*", "server_*", "client_*", "*_grpc_client", "prepare_*", "run_*")
@@ -17,9 +16,8 @@ FOLDERS = ("benchmarks/*.py", "examples/*.py", *(f"deploy/*/{kind}.py" for kind 
 PROGRAMS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in ROOT.glob(folder))
 
 
-def check(text):
-    lines = text.splitlines()
-    assert lines[0].startswith("usage: ") and len(lines) <= 60
+def check(text, lines=60):
+    assert text.startswith("usage: ") and len(text.splitlines()) <= lines
     assert "Traceback" not in text and "left out" not in text.lower() and "%%" not in text
 
 
@@ -53,23 +51,27 @@ def flags_of(text):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts(script, capsys, monkeypatch):
+    """Every argument that the script takes, and no other; those that are seldom needed by name alone."""
     monkeypatch.setenv("COLUMNS", "80")
     text = printed(script, "--help", capsys)
-    check(text)
+    check(text, 65)
     assert text.count(f"\npython {script}.py ") == 2  # examples
-    flags, everything = flags_of(text), flags_of(printed(script, "--help_all", capsys))
-    assert flags < everything
+    rows = [row for rows in TABLE.values() for row in rows if row.taken_by(f"{script}.py")]
+    flags = {flag.removeprefix("no_") for flag in flags_of(text)}
+    assert flags == {row.name for row in rows if row.help}
+    named = set(re.findall(r"--(\w+)", text.partition("\nLess used")[2]))
+    assert {name.removeprefix("no_") for name in named} == {row.name for row in rows if not row.help}
     reading = {"max_query_length", "n_best_size", "max_answer_length"}
-    assert (flags if script.endswith("qa") else everything) & reading == (reading if script.endswith("qa") else set())
-    own = {*ModelArguments.__dataclass_fields__, *DataArguments.__dataclass_fields__} - reading - {"doc_stride"}
-    if script.startswith("compress"):
-        own -= {"export_model_dir"}
-        assert {"strategy", "max_drop"} <= flags and not {"do_train", "do_export"} & everything
-    assert own <= {flag.removeprefix("no_") for flag in flags}
-    # What PaddleNLP itself says of these is not true here, or says less.
-    assert HELP["do_export"] in text or script.startswith("compress")
-    assert "infernece" not in text and "--no_group_by_length     turn off --group_by_length" in text
+    assert flags & reading == (reading if script.endswith("qa") else set())
+    assert ("max_drop" in flags) == script.startswith("compress") == ("do_train" not in flags)
+    assert "--no_group_by_length " in text and "--group_by_length " not in text
 
 
-def test_corrected_help_texts_are_of_real_arguments():
-    assert HELP.keys() <= set(CompressionArguments.__dataclass_fields__)
+@pytest.mark.parametrize("language", ["", "_zh"])
+def test_every_argument_is_described(language):
+    """Those that --help only names, too."""
+    files = [ROOT / f"configs/README{language}.md", ROOT / f"docs/compression{language}.md"]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    described = {name.removeprefix("no_") for row in re.findall(r"^\| (`--[^|]*)\|", text, re.M) for name in
+                 re.findall(r"--(\w+)", row)}  # fmt: skip
+    assert set(NAMES) <= described

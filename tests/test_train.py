@@ -504,7 +504,7 @@ CHOOSE = ("--save_steps=7", "--save_strategy=epoch", "--eval_steps=1", "--metric
 COUNTS_NOT = (
     *("--do_predict", "--do_export", "--logging_steps=3", "--save_total_limit=2", "--dataloader_num_workers=1"),
     *("--per_device_eval_batch_size=3", "--no_use_fast_tokenizer", "--device=cpu", "--verbose", "--report_to=none"),
-    *("--output_dir=elsewhere", "--data_dir=elsewhere", "--n_best_size=3", "--max_answer_length=9", "--run_name=x"),
+    *("--output_dir=elsewhere", "--data_dir=elsewhere", "--run_name=x"),
 )
 
 
