@@ -220,35 +220,29 @@ def test_texts_are_read_as_answers_are_taken(exported):
 
 
 @pytest.mark.parametrize("dataset", ["tnews", "msra_ner"])
-def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_path):
+def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_path, monkeypatch):
     folder, inputs, _ = exported(dataset)
-    model = tmp_path / "model"
-    shutil.copytree(folder, model)
-    before = set(os.listdir(model))
-    fp32, int8 = ErniePredictor(model), ErniePredictor(model, precision_mode="int8")
-    (name,) = set(os.listdir(model)) - before
-    assert int8.model.path == str(model / name) and int8.model.backend == "onnxruntime"
-    assert quantized_form(model / name) == "dynamic" and quantized_form(model / "model.onnx") is None
-    written = (model / name).stat().st_mtime_ns
-    assert ErniePredictor(model, precision_mode="int8").model.path == str(model / name)
-    assert (model / name).stat().st_mtime_ns == written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = set(os.listdir(folder))
+    fp32, int8 = ErniePredictor(folder), ErniePredictor(folder, precision_mode="int8")
+    (made,) = (tmp_path / "ernie_predictor").glob("*/*")
+    assert int8.model.path == str(made) and int8.model.backend == "onnxruntime"
+    assert quantized_form(made) == "dynamic" and quantized_form(folder / "model.onnx") is None
+    written = made.stat().st_mtime_ns
+    assert ErniePredictor(folder, precision_mode="int8").model.path == str(made)
+    assert made.stat().st_mtime_ns == written and set(os.listdir(folder)) == before
     pairs = [fp32.task.check(text) for text in inputs[:30]]
     features, _ = fp32.task.tokenize(pairs)
     for (a,), (b,) in zip(fp32.run(features), int8.run(features)):
         assert 0 < abs(a - b).max() < 0.1 * max(abs(a).max(), 1)
-    # Another place has its own file. That of a model that has changed goes, those of other models stay.
-    cache = tmp_path / "cache"
-    shutil.copytree(folder, tmp_path / "other")
-    for source in (model, tmp_path / "other"):
-        made = ErniePredictor(source, precision_mode="int8", cache_dir=str(cache)).model.path
-        assert os.path.dirname(made) == str(cache)
+    # In another cache, of the same model elsewhere, and of another model.
+    cache, model = tmp_path / "cache", tmp_path / "model"
+    shutil.copytree(folder, model)
+    paths = [ErniePredictor(f, precision_mode="int8", cache_dir=str(cache)).model.path for f in (folder, model)]
     change(model / "model.onnx")
-    for cache_dir, number in ((model, 1), (cache, 2)):
-        before = set(os.listdir(cache_dir))
-        made = ErniePredictor(model, precision_mode="int8", cache_dir=str(cache) if cache_dir == cache else None)
-        after = set(os.listdir(cache_dir))
-        assert after - before == {os.path.basename(made.model.path)} and len(before - after) == 1
-        assert len([name for name in after if "int8" in name]) == number
+    paths.append(ErniePredictor(model, precision_mode="int8", cache_dir=str(cache)).model.path)
+    assert paths[0] == paths[1] != paths[2]
+    assert set(map(str, cache.glob("*/*"))) == set(paths)
 
 
 def change(onnx_file):
@@ -276,7 +270,7 @@ def test_calibration_makes_a_static_int8_model(backend, exported, tmp_path):
     assert smaller.model.path == predictor.model.path
     other = ErniePredictor(folder, calibration=[{"text": "另一个", "text_pair": "一个"}], **arguments)
     assert other.model.path != predictor.model.path
-    assert set(os.listdir(tmp_path)) == {os.path.basename(p.model.path) for p in (predictor, other)}
+    assert set(map(str, tmp_path.glob("*/*"))) == {p.model.path for p in (predictor, other)}
     # All products are quantized.
     graph = onnx.load(predictor.model.path).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
@@ -294,8 +288,8 @@ def test_calibration_on_the_command_line(exported, tmp_path):
     arguments = ["--model_path", folder, "--precision_mode", "int8", "--cache_dir", tmp_path / "cache"]
     done = infer(*arguments, "--calibration", "typical.txt", cwd=tmp_path)
     assert (done.returncode, done.stdout.count(b" -> "), done.stderr) == (0, 2, b"")
-    (made,) = os.listdir(tmp_path / "cache")
-    assert quantized_form(tmp_path / "cache" / made) == "static"
+    (made,) = (tmp_path / "cache").glob("*/*")
+    assert quantized_form(made) == "static"
     (tmp_path / "broken.txt").write_bytes(BROKEN)
     (tmp_path / "empty.txt").write_bytes(b"")
     arguments.append("--calibration")
@@ -306,7 +300,7 @@ def test_calibration_on_the_command_line(exported, tmp_path):
     fails(infer(*arguments, cwd=tmp_path), 2, "--calibration is for --precision_mode int8")
     int8 = tmp_path / "int8"
     shutil.copytree(folder, int8)
-    shutil.copy(tmp_path / "cache" / made, int8 / "model.onnx")
+    shutil.copy(made, int8 / "model.onnx")
     with pytest.raises(PredictorError, match="with scales of its own: leave --calibration out"):
         ErniePredictor(int8, precision_mode="int8", calibration=inputs[:5])
 
@@ -340,23 +334,19 @@ def test_the_compiled_model_is_kept(exported, tmp_path, monkeypatch):
         predictor = ErniePredictor(model, backend="openvino", cache_dir=str(cache))
         assert predictor.model.from_blob is from_blob
         assert predictor.predict(inputs[:20]) == expected
-        (name,) = (name for name in os.listdir(cache) if name.endswith(".blob"))
-        assert set(os.listdir(cache)) == {name, f"{name}.json"}
-        return cache / name
+        return {path.parent: path for path in cache.glob("openvino-*/*")}
 
-    first = opens(False, cache)
-    assert opens(True, cache) == first
+    (first,) = opens(False, cache).values()
+    assert opens(True, cache) == {first.parent: first}
     content = first.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:-200_000] + bytes(200_000)):
         first.write_bytes(damaged)
-        assert opens(False, cache) == first and opens(True, cache) == first  # OpenVINO's bytes differ each time
+        (first,) = opens(False, cache).values()  # OpenVINO's bytes differ each time
+        assert opens(True, cache) == {first.parent: first}
     shutil.copytree(cache, tmp_path / "copy")  # other inodes and times
     opens(True, tmp_path / "copy")
-    (cache / f"{first.name}.json").unlink()
-    opens(False, cache)
     change(model / "model.onnx")
-    second = opens(False, cache)
-    assert second != first and opens(True, cache) == second
+    assert len(opens(False, cache)) == 2 == len(opens(True, cache))
 
 
 def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):
