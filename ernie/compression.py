@@ -27,6 +27,7 @@ from ernie.files import (
     file_hash,
     new_folder,
     read_metrics,
+    say_quantization,
     weights_hash,
     write_json,
 )
@@ -237,6 +238,8 @@ class CompressionTrainer(ErnieTrainer):
                 else:
                     quantize_tables(source, folder)
                 copy_config_and_tokenizer(source, folder)
+            quantized = {"ptq": "static", "qat": "static", "embeddings": "embeddings"}
+            say_quantization(folder, quantized.get(variant.kind, "none"))
             metrics = self.measure(folder)
             write_json(os.path.join(folder, "metrics.json"), {**metrics, "made_from": self.made_from(variant)})
             keep_nested(self.folder(variant.name), folder)

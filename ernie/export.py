@@ -11,7 +11,7 @@ from ernie_predictor.runtimes import open_onnx
 
 from ernie import console
 from ernie.errors import UserError
-from ernie.files import new_folder, work_folder, write_json
+from ernie.files import new_folder, say_quantization, work_folder, write_json
 from ernie.onnx_graph import write_onnx
 from ernie.static_model import save_static_model
 from ernie.tasks import SEQ_CLS
@@ -41,6 +41,7 @@ def export_model(task, model, tokenizer, folder, metrics):
     """
     with new_folder(folder) as part:
         error = write_model_folder(task, model, tokenizer, part)
+        say_quantization(part, "none")
         write_json(os.path.join(part, "metrics.json"), metrics or {"note": "not scored: run with --do_eval"})
     size = os.path.getsize(os.path.join(folder, "model.onnx")) / 2**20
     console.row("exported", f"{folder}: model.onnx {size:.1f} MB; logits differ from Paddle's by at most {error:.1e}")

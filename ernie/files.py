@@ -91,6 +91,16 @@ def copy_config_and_tokenizer(source, target):
             shutil.copyfile(path, os.path.join(target, name))
 
 
+def say_quantization(folder, form):
+    """Says in a folder's config.json how it is quantized: "none", "static" (INT8 with calibrated scales), "embeddings"
+    (nothing but these). An INT8 variant whose embedding tables are quantized, too, stays "static"."""
+    path = os.path.join(folder, "config.json")
+    with open(path, encoding="utf-8") as f:
+        config = json.load(f)
+    if form != "embeddings" or config.get("quantization") != "static":
+        write_json(path, {**config, "quantization": form})
+
+
 # Identity by content
 
 

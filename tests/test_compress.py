@@ -20,6 +20,7 @@ from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read, st
 from ernie_predictor import ErniePredictor
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import has_vnni
+from ernie_predictor.onnx_files import quantized_form
 from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
@@ -245,6 +246,9 @@ def test_strategies_make_what_they_plan(dataset, strategy, tmp_path, tiny_fine_t
         assert (
             read(folder / "config.json")["architectures"] == read(tmp_path / "export" / "config.json")["architectures"]
         )
+        form = "static" if {"mse4_1", "qat"} & {*name.split("/")} else None
+        assert read(folder / "config.json")["quantization"] == (form or ("embeddings" if "emb" in name else "none"))
+        assert quantized_form(folder / "model.onnx") == form
         (expected_logits,) = run_static_model(str(folder / kind), [batch])
         model = onnx.load(folder / "model.onnx")
         check_quantization(model.graph, products=bool({"mse4_1", "qat"} & {*name.split("/")}), tables="emb" in name)

@@ -22,7 +22,7 @@ from ernie_predictor import ErniePredictor, PredictorError, cpu
 from ernie_predictor.cpu import installed_backends
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import has_bf16
-from ernie_predictor.onnx_files import quantized_form
+from ernie_predictor.onnx_files import pairs_fit, quantized_form
 from ernie_predictor.tasks import load_task
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -243,6 +243,49 @@ def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_
     paths.append(ErniePredictor(model, precision_mode="int8", cache_dir=str(cache)).model.path)
     assert paths[0] == paths[1] != paths[2]
     assert set(map(str, cache.glob("*/*"))) == set(paths)
+
+
+def test_a_folder_says_how_it_is_quantized(exported, quantized, tmp_path):
+    """One made elsewhere need not: then the file is searched. So is one that took another's place in an export."""
+    for name, source in (("static", quantized), ("none", exported("tnews")[0])):
+        form = None if name == "none" else name
+        assert read(source / "config.json")["quantization"] == name
+        assert quantized_form(source / "model.onnx") == form
+        folder = shutil.copytree(source, tmp_path / name)
+        config = read(folder / "config.json")
+        config.pop("quantization", None)
+        for silent in (config, {**config, "quantization": {"bits": 8}}, {**config, "quantization": "gptq"}, [], None):
+            (folder / "config.json").write_text("{" if silent is None else json.dumps(silent))
+            assert quantized_form(folder / "model.onnx") == form
+        (folder / "config.json").unlink()
+        assert quantized_form(folder / "model.onnx") == form
+    for content in (b"", b"\0QuantizeLinear", b"\x22\x10DequantizeLinear"):
+        (folder / "model.onnx").write_bytes(content)
+        assert quantized_form(folder / "model.onnx") is None
+    shutil.copy(quantized / "model.onnx", tmp_path / "none" / "model.onnx")
+    shutil.copy(exported("tnews")[0] / "config.json", tmp_path / "none")
+    assert quantized_form(tmp_path / "none" / "model.onnx") == "static" and pairs_fit(quantized / "model.onnx")
+    assert not pairs_fit(exported("tnews")[0] / "model.onnx")
+
+
+def test_one_text_takes_few_calls_of_our_own(exported):
+    """From the command line to the answer; reading the whole of model.onnx in Python took 6,000."""
+    program = (
+        "import os, runpy, sys\n"
+        "folder, count = os.path.dirname(sys.argv[1]), 0\n"
+        "def trace(frame, event, argument):\n"
+        "    global count\n"
+        "    count += event == 'call' and frame.f_code.co_filename.startswith(folder)\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, folder)\n"
+        "sys.setprofile(trace)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "sys.setprofile(None)\n"
+        "print(count, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program, PREDICTOR / "infer_cpu.py", "--model_path", exported("tnews")[0]]
+    done = subprocess.run([*map(str, command), "--text", "足球比赛"], capture_output=True, text=True)
+    assert done.returncode == 0 and 0 < int(done.stderr) < 500, done.stderr
 
 
 def change(onnx_file):
