@@ -1,7 +1,6 @@
 """The C++ predictor gives the Python predictor's answers and messages. It is built once, with sanitizers, which
 watch all tests."""
 
-import functools
 import importlib.util
 import json
 import os
@@ -94,15 +93,17 @@ def programs(once):
 
 
 @pytest.fixture(scope="session")
-def model_of(exported, tmp_path_factory):
-    """A function of a data set: a copy of its exported folder, beside whose model.onnx files may appear."""
+def model_of(exported):
+    """A function of a data set: its exported folder, and what the predictor is given."""
+    return lambda dataset: exported(dataset)[:2]
 
-    @functools.cache
-    def copy(dataset):
-        folder, inputs, _ = exported(dataset)
-        return shutil.copytree(folder, tmp_path_factory.mktemp("cpp") / dataset), inputs
 
-    return copy
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_all_tests(tmp_path_factory):
+    """In place of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def run(programs, *command, **kwargs):

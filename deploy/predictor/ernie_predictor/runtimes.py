@@ -89,8 +89,8 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
         # Without VNNI its products of uint8 and int8 saturate: a pruned INT8 model's logits moved by 0.8 of 10. For
         # files whose weights do not rule that out, this lets such processors take a kernel that does not; it takes 1.4
         # times as long.
-        if quantized_form(path) is not None and not pairs_fit(path):
-            options.add_session_config_entry("session.x64quantprecision", "1")
+        could_saturate = quantized_form(path) is not None and not pairs_fit(path)
+        options.add_session_config_entry("session.x64quantprecision", "1" if could_saturate else "0")
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     return OnnxModel(path, engine, open_session)
