@@ -23,7 +23,7 @@ from ernie.console import logger
 from ernie.dev_set import DevSet
 from ernie.export import write_model_folder
 from ernie.features import Collator
-from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, new_folder
+from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, new_folder, say_quantization
 from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
 from ernie.metrics import METRICS, dev_metrics, read_metrics, write_metrics
 from ernie.plan import width_name
@@ -246,6 +246,8 @@ class Compression:
             else:
                 quantize_tables(source, folder)
                 copy_config_and_tokenizer(source, folder)
+            quantized = {"ptq": "static", "qat": "static", "embeddings": "embeddings"}
+            say_quantization(folder, quantized.get(variant.kind, "none"))
             write_metrics(folder, {**self.measure(folder), "made_from": self.made_from(variant)})
             keep_nested(self.folder(variant.name), folder)
 

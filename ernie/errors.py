@@ -1,6 +1,8 @@
 """How errors reach the user: one message and an exit status, no traceback for what the user can fix."""
 
+import contextlib
 import difflib
+import errno
 import os
 import sys
 
@@ -8,7 +10,7 @@ from ernie_predictor.errors import PredictorError as UserError  # exit status 1
 from ernie_predictor.errors import UsageError  # a wrong argument, on the command line or in the YAML file: 2
 from tqdm import tqdm
 
-__all__ = ["UsageError", "UserError", "nearest", "run"]
+__all__ = ["UsageError", "UserError", "disk_full_named", "nearest", "run"]
 
 
 def nearest(name, names):
@@ -20,7 +22,8 @@ def nearest(name, names):
 def run(main):
     """Runs a script's main(); an error that the user can fix becomes one message and an exit status."""
     try:
-        main()
+        with disk_full_named():
+            main()
     except UserError as e:
         _say(f"{os.path.basename(sys.argv[0])}: error: {e}")
         sys.exit(2 if isinstance(e, UsageError) else 1)
@@ -32,6 +35,20 @@ def run(main):
     except KeyboardInterrupt:
         _say("\nstopped; the same command resumes from the last checkpoint")
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def disk_full_named(path=None):
+    """Turns the error of a full disk into a UserError that names what was being written: a path, or what it names."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"{path or e.filename or 'a file'} can't be written: {e.strerror}. What was complete before is untouched: "
+            "free some space, and the same command resumes"
+        ) from e
 
 
 def _say(message):

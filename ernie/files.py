@@ -4,7 +4,6 @@ Atomic writing itself is the predictor's (ernie_predictor/files.py): one way for
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -13,46 +12,11 @@ import shutil
 import tempfile
 
 import numpy as np
-from ernie_predictor import files as predictor_files
-from ernie_predictor.files import file_hash
+from ernie_predictor.files import file_hash, new_folder, work_folder, write_text
 
-from ernie.errors import UserError
+from ernie.errors import UserError, disk_full_named
 
-__all__ = ["file_hash"]
-
-
-@contextlib.contextmanager
-def disk_full_named(path):
-    """Turns the error of a full disk, which names no file, into a UserError that names what was being written."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(
-            f"{path} can't be written: {e.strerror}. What was complete before is untouched: free some space, and the "
-            "same command resumes"
-        ) from e
-
-
-@contextlib.contextmanager
-def work_folder(parent, name):
-    """The predictor's, for a place whose disk may be full."""
-    with disk_full_named(parent), predictor_files.work_folder(parent, name) as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def new_folder(path):
-    """The predictor's, for a place whose disk may be full."""
-    with disk_full_named(path), predictor_files.new_folder(path) as folder:
-        yield folder
-
-
-def write_text(path, text):
-    """Writes a text file atomically."""
-    with disk_full_named(path):
-        predictor_files.write_text(path, text)
+__all__ = ["disk_full_named", "file_hash", "new_folder", "work_folder", "write_text"]
 
 
 def write_json(path, content):
@@ -108,6 +72,16 @@ def copy_config_and_tokenizer(source, target):
         path = os.path.join(source, name)
         if os.path.isfile(path) and name.endswith((".json", ".txt")) and name != "metrics.json":
             shutil.copyfile(path, os.path.join(target, name))
+
+
+def say_quantization(folder, form):
+    """Says in a folder's config.json how it is quantized: "none", "static" (INT8 with calibrated scales), "embeddings"
+    (nothing but these). An INT8 variant whose embedding tables are quantized, too, stays "static"."""
+    path = os.path.join(folder, "config.json")
+    with open(path, encoding="utf-8") as f:
+        config = json.load(f)
+    if form != "embeddings" or config.get("quantization") != "static":
+        write_json(path, {**config, "quantization": form})
 
 
 # Identity by content

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import paddle
-from ernie_predictor.files import started
+from ernie_predictor.files import started, system
 from paddle.base import core
 
 from ernie import console
@@ -116,7 +116,7 @@ def alone_in(folder):
     os.makedirs(folder, exist_ok=True)
     host, pid = platform.node(), os.getpid()
     mine = os.path.join(folder, f"{IN_USE}{host}.{pid}")
-    write_json(mine, {"host": host, "pid": pid, "system": _system(), "started": started(pid)})
+    write_json(mine, {"host": host, "pid": pid, "system": system(), "started": started(pid)})
     try:
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
@@ -137,7 +137,7 @@ def _check_other(folder, path):
             other = json.load(f)
     except FileNotFoundError:  # it has ended meanwhile
         return
-    if other["system"] == _system() and other["started"] == started(other["pid"]):
+    if other["system"] == system() and other["started"] == started(other["pid"]):
         raise UserError(
             f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, or "
             "choose another --output_dir"
@@ -150,12 +150,3 @@ def _check_other(folder, path):
             f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from here; if "
             f"it has ended, remove {path}"
         )
-
-
-def _system():
-    """Where a number means the same process: this start of the machine, and this container."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as f:
-            return f"{f.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""

@@ -20,6 +20,7 @@ from conftest import ROOT, SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read, st
 from ernie_predictor import ErniePredictor
 from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import has_vnni
+from ernie_predictor.onnx_files import quantized_form
 from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
@@ -245,6 +246,9 @@ def test_strategies_make_what_they_plan(dataset, strategy, tmp_path, tiny_fine_t
         assert (
             read(folder / "config.json")["architectures"] == read(tmp_path / "export" / "config.json")["architectures"]
         )
+        form = "static" if {"mse4_1", "qat"} & {*name.split("/")} else None
+        assert read(folder / "config.json")["quantization"] == (form or ("embeddings" if "emb" in name else "none"))
+        assert quantized_form(folder / "model.onnx") == form
         (expected_logits,) = run_static_model(str(folder / kind), [batch])
         model = onnx.load(folder / "model.onnx")
         check_quantization(model.graph, products=bool({"mse4_1", "qat"} & {*name.split("/")}), tables="emb" in name)
@@ -280,10 +284,17 @@ def test_onnx_runtime_computes_in_int8(tmp_path, tiny_fine_tuned):
 
 
 def test_the_default_provider_is_told_not_to_saturate(exported, tmp_path, tiny_fine_tuned):
-    """Unless the file says that it cannot: test_processors.py shows that both are true."""
+    """Unless the file says that it cannot, or has no INT8 products: test_processors.py shows that it is true."""
     compress("tnews", tiny_fine_tuned("tnews"), tmp_path, "--strategy", "ptq", *QUICK)
-    for folder, entry in ((exported, "1"), (tmp_path / "mse4_1", "0")):
-        options = open_onnx(folder / "model.onnx", "onnxruntime", 1).session.get_session_options()
+    model = onnx.load(tmp_path / "mse4_1" / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "silent.onnx")
+    for path, entry in (
+        (tmp_path / "silent.onnx", "1"),
+        (tmp_path / "mse4_1" / "model.onnx", "0"),
+        (exported / "model.onnx", "0"),
+    ):
+        options = open_onnx(path, "onnxruntime", 1).session.get_session_options()
         assert options.get_session_config_entry("session.x64quantprecision") == entry
 
 

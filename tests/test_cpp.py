@@ -1,7 +1,6 @@
 """The C++ predictor gives the Python predictor's answers and messages. It is built once, with sanitizers, which
 watch all tests."""
 
-import functools
 import importlib.util
 import json
 import os
@@ -101,15 +100,17 @@ def programs(once):
 
 
 @pytest.fixture(scope="session")
-def model_of(exported, tmp_path_factory):
-    """A function of a data set: a copy of its exported folder, beside whose model.onnx files may appear."""
+def model_of(exported):
+    """A function of a data set: its exported folder, and what the predictor is given."""
+    return lambda dataset: exported(dataset)[:2]
 
-    @functools.cache
-    def copy(dataset):
-        folder, inputs, _ = exported(dataset)
-        return shutil.copytree(folder, tmp_path_factory.mktemp("cpp") / dataset), inputs
 
-    return copy
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_all_tests(tmp_path_factory):
+    """In place of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def run(programs, *command, **kwargs):
@@ -380,8 +381,7 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     def answers():
         found, errors, status = ernie_infer(programs, model, lines, "--cache_dir", cache)
         assert status == 0 and not errors
-        (name,) = os.listdir(cache)
-        return found, cache / name
+        return found, max(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
     expected, file = answers()
 
@@ -390,7 +390,10 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
         return status.st_ino, status.st_mtime_ns
 
     made = written()
-    assert answers()[0] == expected and written() == made, "it was not opened from the file"
+    os.utime(file, ns=(0, made[1] - 10**9))
+    assert answers()[0] == expected
+    assert written()[0] == made[0] and written()[1] > made[1] - 10**9, "it was not opened from the file"
+    assert os.listdir(cache) == [file.name]
     content = file.read_bytes()
     middle = len(content) // 2
     for damaged in (
@@ -409,8 +412,15 @@ def test_compiled_model_is_kept(programs, model_of, tmp_path):
     weights = network.rfind(b"classifier.weight") or len(network) // 2
     network[weights - 4000 : weights - 3000] = network[weights - 2000 : weights - 1000]
     (model / "model.onnx").write_bytes(network)
-    others, file = answers()
-    assert file.stat() != made and others == ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "new")[0]
+    month_old = cache / "month_old.ernie-cache"
+    month_old.mkdir()
+    (month_old / "file").touch()
+    (cache / "theirs").touch()
+    for path in (month_old, cache / "theirs"):
+        os.utime(path, (time.time() - 31 * 24 * 3600,) * 2)
+    others, second = answers()
+    assert set(os.listdir(cache)) == {file.name, second.name, "theirs"} and second != file
+    assert others == ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "new")[0]
     # Without a place for it, the model is compiled at each start.
     (tmp_path / "file").touch()
     assert ernie_infer(programs, model, lines, "--cache_dir", tmp_path / "file" / "cache")[0] == others

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -90,21 +89,23 @@ def test_a_kill_between_the_renames_loses_nothing(at, tmp_path):
     command = [sys.executable, "-c", KILLED, str(PREDICTOR), str(tmp_path / "export"), str(at)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     assert (tmp_path / "export").exists() == (at == 1)
-    write(tmp_path / ".theirs.part" / "file", "not ours")
+    for name in (".theirs.part", ".theirs.89abcdef.part"):
+        write(tmp_path / name / "file", "not ours")
     files.remove_leftovers(tmp_path)
-    assert content(tmp_path) == {"export/model": "old", ".theirs.part/file": "not ours"}
+    assert content(tmp_path) == {
+        "export/model": "old",
+        ".theirs.part/file": "not ours",
+        ".theirs.89abcdef.part/file": "not ours",
+    }
 
 
-def test_a_kill_while_a_text_is_written_leaves_no_file_for_good(tmp_path):
+def test_a_kill_while_a_text_is_written_leaves_no_file(tmp_path):
     files.write_text(tmp_path / "metrics.json", "old")
     program = KILLED.partition("os.rename =")[0] + "os.replace = killed\nfiles.write_text(sys.argv[2], 'new')"
     command = [sys.executable, "-c", program, str(PREDICTOR), str(tmp_path / "metrics.json"), "1"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    (part,) = tmp_path.glob(".*")
-    for age, left in ((8e4, 3), (9e4, 2)):
-        os.utime(part, (time.time() - age,) * 2)
-        files.write_text(tmp_path / "other.json", "{}")
-        assert len(os.listdir(tmp_path)) == left
+    assert len(os.listdir(tmp_path)) == 2
+    files.write_text(tmp_path / "other.json", "{}")
     assert content(tmp_path) == {"metrics.json": "old", "other.json": "{}"}
 
 
@@ -122,19 +123,49 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         assert content(tmp_path) == {"export/model": text}
 
 
-def test_whose_work_folders_are_left(tmp_path):
-    """A process is known by its start, too, since numbers are used again; one that can't be seen has a day."""
-    here = files._owner()
-    gone = [*here[:4], here[4] + 1]
-    elsewhere = ["another machine", *here[1:]]
-    marks = {"ours": (here, 9e5), "gone": (gone, 0), "new": (elsewhere, 8e4), "old": (elsewhere, 9e4)}
-    marks |= {"unseen": (None, 0), "unseen and old": (None, 9e4)}
-    for name, (owner, age) in marks.items():
-        mark = tmp_path / f".{name}.part" / files.MARK
-        write(mark, json.dumps(owner))
-        os.utime(mark, (time.time() - age,) * 2)
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_whose_parts_are_left(is_folder, tmp_path):
+    """A process is known by its start, too, since numbers are used again; one that can't be seen has a day: another
+    machine's, and where there is no /proc."""
+    pid = os.getpid()
+    start = files.started(pid)
+    here, gone, elsewhere, unseen = (
+        *(f"{files.system()}-{pid}-{start}", f"{files.system()}-{pid}-{start + 1}"),
+        *(f"01234567-{pid}-{start}", f"-{pid}-None"),
+    )
+    parts = {"ours": (here, 9e5), "gone": (gone, 0), "new": (elsewhere, 8e4), "old": (elsewhere, 9e4)}
+    parts |= {"unseen": (unseen, 0), "unseen and old": (unseen, 9e4)}
+    for name, (owner, age) in parts.items():
+        path = tmp_path / f".{name}.{owner}-89abcdef.part"
+        write(path / "file" if is_folder else path, "half")
+        os.utime(path, (time.time() - age,) * 2)
     files.remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".new.part", ".ours.part", ".unseen.part"]
+    assert sorted(name.split(".")[1] for name in os.listdir(tmp_path)) == ["new", "ours", "unseen"]
+
+
+def test_another_users_parts_have_a_day(tmp_path, monkeypatch):
+    """Their processes may be hidden (/proc with hidepid)."""
+    path = tmp_path / f".export.{files.system()}-{os.getpid()}-1-89abcdef.part"
+    write(path, "half")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+        files.remove_leftovers(tmp_path)
+    assert path.exists()
+    files.remove_leftovers(tmp_path)
+    assert not path.exists()
+
+
+def test_what_is_written_is_named_in_errors(tmp_path):
+    """Not its part, nor nothing, as the system names a full disk."""
+
+    def fails(exception):
+        with pytest.raises(OSError) as raised, files.new_folder(tmp_path / "export") as new:
+            raise exception(new)
+        return raised.value.filename
+
+    assert fails(lambda new: OSError(errno.ENOSPC, "No space left")) == str(tmp_path / "export")
+    assert fails(lambda new: OSError(errno.ENOSPC, "No space left", f"{new}/model")) == str(tmp_path / "export")
+    assert fails(lambda new: FileNotFoundError(errno.ENOENT, "No such file", "/none")) == "/none"
 
 
 def test_a_link_to_a_folder_is_followed(tmp_path):

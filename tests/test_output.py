@@ -6,15 +6,16 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
 import pytest
 from conftest import PREDICTOR
-from ernie_predictor import ErniePredictor, Predictor, PredictorError
+from ernie_predictor import ErniePredictor, Predictor, PredictorError, derived_models, files
 from ernie_predictor.commandline import open_output
 from ernie_predictor.cpu import installed_backends
-from ernie_predictor.derived_models import derive
+from ernie_predictor.derived_models import Derived, derive, known_hash
 from onnx import numpy_helper
 
 ENGINES = [name for name in installed_backends() if name != "paddle"]
@@ -143,18 +144,21 @@ def test_a_full_disk(exported, model, texts, tmp_path):
         assert done.returncode == 0 and b"label" in done.stdout, done.stderr
     says = message(infer(*arguments, "--precision_mode", "int8", limit=100_000), 1)
     assert str(cache) in says and "MB" in says
-    assert [name for name in os.listdir(cache) if "int8" in name] == []
+    assert not list(cache.glob("*int8*"))
     assert infer(*arguments).stdout == expected
 
 
 def test_what_a_killed_start_left_is_removed_by_the_next(model, tmp_path):
     cache = tmp_path / "cache"
-    leftover = cache / ".model.int8-dynamic-0.onnx.abc.part"
-    leftover.mkdir(parents=True)
-    (leftover / ".ernie-work").write_text("")
-    (leftover / "half.onnx").write_text("half")
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from ernie_predictor import derived_models\n"
+        "derived_models.derive(sys.argv[2], 'int8-dynamic', sys.argv[3], lambda path: os.kill(os.getpid(), 9))"
+    )
+    assert subprocess.run([sys.executable, "-c", program, PREDICTOR, model / "model.onnx", cache]).returncode == -9
+    (leftover,) = cache.iterdir()
     ErniePredictor(model, precision_mode="int8", cache_dir=str(cache))
-    assert not leftover.exists() and len(list(cache.glob("*.onnx"))) == 1
+    assert not leftover.exists() and len(list(cache.glob("*/*.onnx"))) == len(os.listdir(cache)) == 1
 
 
 def test_two_runs_with_one_output(tmp_path):
@@ -181,40 +185,108 @@ def copied(path):
     return lambda target: shutil.copy(path, target)
 
 
-def test_files_made_of_a_model_do_not_grow_for_ever(tmp_path):
-    """Of many calibrations the newest stay, and what was made of those."""
-    model = tmp_path / "model.onnx"
-    model.write_text("model")
-    for number in range(7):
-        made = derive(model, "int8-static", None, copied(model), key=f"{number:012x}")
-        derive(made, "openvino-fp32", None, copied(model))
-        for path in tmp_path.glob(f"*{number:012x}*"):
-            os.utime(path, (1e9 + number,) * 2)
-    derive(model, "int8-dynamic", None, copied(model))
-    left = [len(list(tmp_path.glob(f"*{number:012x}*"))) for number in range(7)]
-    assert left == [0, 0, 0, 2, 2, 2, 2]
-    assert len(list(tmp_path.glob("model.int8-dynamic-*"))) == 1
+def test_a_cache_does_not_grow_for_ever(tmp_path, monkeypatch):
+    """What nobody has used for a month goes, and the oldest above the limit; what others keep there stays."""
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    model.write_bytes(bytes(1000))
+    monkeypatch.setattr(derived_models, "LARGE", 0)  # hashes are entries, too
+
+    def make(key):
+        return derive(model, "int8-static", cache, copied(model), key)
+
+    def are_there(*keys):
+        return [Derived(model, "int8-static", cache, key).find() is not None for key in keys]
+
+    made = [make(key) for key in "abcde"]
+    theirs = cache / "theirs.onnx"
+    theirs.write_text("")
+    folders = [os.path.dirname(path) for path in made]
+    for days, path in ((31, folders[0]), (29, folders[1]), (31, folders[2]), (31, theirs)):
+        then = time.time() - days * files.DAY
+        os.utime(path, (then, then))
+    assert make("c") == made[2]  # a hit
+    make("f")
+    assert are_there(*"abcdef") == [False, True, True, True, True, True] and theirs.exists()
+    for age, key in enumerate("fdecb"):
+        then = time.time() - age - 10
+        os.utime(Derived(model, "int8-static", cache, key).folder, (then, then))
+    monkeypatch.setattr(derived_models, "LIMIT", 3500)
+    make("g")
+    assert are_there(*"bcdefg") == [False, False, True, False, True, True] and theirs.exists()
 
 
-def test_two_models_at_one_path_share_a_cache(tmp_path, monkeypatch):
-    """/model in two containers: neither removes the other's file; a machine removes its own, and those a month old."""
-    model, cache, made = tmp_path / "model.onnx", tmp_path / "cache", []
-
-    def start(machine, content):
-        monkeypatch.setattr("socket.gethostname", lambda: machine)
+def test_models_are_told_apart_by_their_content(tmp_path):
+    """/model in two containers with one cache; and a model that is elsewhere now, or has another name, is the same."""
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    made = []
+    for content in "1213":
         model.write_text(content)
-        before = set(os.listdir(cache)) if cache.exists() else set()
-        path = derive(model, "int8-dynamic", cache, copied(model))
-        made.append(os.path.basename(path))
-        with open(path) as f:
+        made.append(derive(model, "int8-dynamic", cache, copied(model)))
+        with open(made[-1]) as f:
             assert f.read() == content
-        return len({*os.listdir(cache)} - before), len(before - {*os.listdir(cache)})
+    assert made[0] == made[2] and len(set(made)) == len(os.listdir(cache)) == 3
+    other = tmp_path / "other.onnx"
+    other.write_text("2")
+    assert derive(other, "int8-dynamic", cache, None) == made[1]
+    assert derive(other, "int8-static", cache, copied(other)) != made[1]
 
-    assert [start("a", "1"), start("b", "2"), start("a", "1"), start("b", "2")] == [(1, 0), (1, 0), (0, 0), (0, 0)]
-    assert start("c", "1") == (0, 0) and made[-1] == made[0]  # a container that starts again has another name
-    assert start("a", "3") == (1, 1) and made[0] not in os.listdir(cache)
-    os.utime(cache / made[1], (1e9, 1e9))
-    assert start("a", "4") == (1, 2) and os.listdir(cache) == [made[-1]]
+
+def test_a_damaged_file_is_made_again(tmp_path):
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    model.write_text("model")
+    path = derive(model, "int8-dynamic", cache, copied(model))
+    for damaged in ("", "mod", "mOdel"):
+        with open(path, "w") as f:
+            f.write(damaged)
+        assert derive(model, "int8-dynamic", cache, copied(model)) == path
+        with open(path) as f:
+            assert f.read() == "model"
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_what_was_made_of_another_model_is_not_kept(tmp_path):
+    """A model that is replaced while it is compiled, or since a server was started, which forks now."""
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    model.write_text("old")
+    derived = Derived(model, "openvino-fp32", cache)
+    model.write_text("new")
+    with pytest.raises(PredictorError, match=r"model\.onnx was replaced"):
+        derived.make(copied(model))
+    assert os.listdir(cache) == []
+
+
+def test_who_comes_second_takes_what_the_first_has_made(tmp_path):
+    """Two processes that start at once: the first may have opened its file already."""
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    model.write_text("model")
+    made = []
+
+    def slow(target):
+        made.append(derive(model, "int8-dynamic", cache, copied(model)))
+        with open(target, "w") as f:
+            f.write("the same, in other bytes")
+
+    assert derive(model, "int8-dynamic", cache, slow) == made[0]
+    assert os.listdir(os.path.dirname(made[0])) == [os.path.basename(made[0])]
+
+
+def test_the_hash_of_a_large_file_is_kept_until_it_changes(tmp_path, monkeypatch):
+    model, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    monkeypatch.setattr(derived_models, "LARGE", 0)
+    model.write_text("1")
+    first = known_hash(model, cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(derived_models, "file_hash", None)
+        assert known_hash(model, cache) == first
+    before = model.stat()
+    model.write_text("2")
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert known_hash(model, cache) != first
+    for damaged in ("", "\0" * 16):
+        for record in cache.glob("hash-*"):
+            record.write_text(damaged)
+        assert known_hash(model, cache) != first and len(known_hash(model, cache)) == 16
+    assert known_hash(model, tmp_path / "model.onnx" / "no folder") == known_hash(model, cache)
 
 
 @pytest.fixture(scope="module")

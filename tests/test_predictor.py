@@ -22,7 +22,7 @@ from ernie_predictor import ErniePredictor, PredictorError, cpu
 from ernie_predictor.cpu import installed_backends
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import has_bf16
-from ernie_predictor.onnx_files import quantized_form
+from ernie_predictor.onnx_files import pairs_fit, quantized_form
 from ernie_predictor.tasks import load_task
 from ernie_predictor.tokenizer import vocab_crc32
 
@@ -221,35 +221,72 @@ def test_texts_are_read_as_answers_are_taken(exported):
 
 
 @pytest.mark.parametrize("dataset", ["tnews", "msra_ner"])
-def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_path):
+def test_int8_is_quantized_once_and_answers_nearly_alike(dataset, exported, tmp_path, monkeypatch):
     folder, inputs, _ = exported(dataset)
-    model = tmp_path / "model"
-    shutil.copytree(folder, model)
-    before = set(os.listdir(model))
-    fp32, int8 = ErniePredictor(model), ErniePredictor(model, precision_mode="int8")
-    (name,) = set(os.listdir(model)) - before
-    assert int8.model.path == str(model / name) and int8.model.backend == "onnxruntime"
-    assert quantized_form(model / name) == "dynamic" and quantized_form(model / "model.onnx") is None
-    written = (model / name).stat().st_mtime_ns
-    assert ErniePredictor(model, precision_mode="int8").model.path == str(model / name)
-    assert (model / name).stat().st_mtime_ns == written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = set(os.listdir(folder))
+    fp32, int8 = ErniePredictor(folder), ErniePredictor(folder, precision_mode="int8")
+    (made,) = (tmp_path / "ernie_predictor").glob("*/*")
+    assert int8.model.path == str(made) and int8.model.backend == "onnxruntime"
+    assert quantized_form(made) == "dynamic" and quantized_form(folder / "model.onnx") is None
+    written = made.stat().st_mtime_ns
+    assert ErniePredictor(folder, precision_mode="int8").model.path == str(made)
+    assert made.stat().st_mtime_ns == written and set(os.listdir(folder)) == before
     pairs = [fp32.task.check(text) for text in inputs[:30]]
     features, _ = fp32.task.tokenize(pairs)
     for (a,), (b,) in zip(fp32.run(features), int8.run(features)):
         assert 0 < abs(a - b).max() < 0.1 * max(abs(a).max(), 1)
-    # Another place has its own file. That of a model that has changed goes, those of other models stay.
-    cache = tmp_path / "cache"
-    shutil.copytree(folder, tmp_path / "other")
-    for source in (model, tmp_path / "other"):
-        made = ErniePredictor(source, precision_mode="int8", cache_dir=str(cache)).model.path
-        assert os.path.dirname(made) == str(cache)
+    # In another cache, of the same model elsewhere, and of another model.
+    cache, model = tmp_path / "cache", tmp_path / "model"
+    shutil.copytree(folder, model)
+    paths = [ErniePredictor(f, precision_mode="int8", cache_dir=str(cache)).model.path for f in (folder, model)]
     change(model / "model.onnx")
-    for cache_dir, number in ((model, 1), (cache, 2)):
-        before = set(os.listdir(cache_dir))
-        made = ErniePredictor(model, precision_mode="int8", cache_dir=str(cache) if cache_dir == cache else None)
-        after = set(os.listdir(cache_dir))
-        assert after - before == {os.path.basename(made.model.path)} and len(before - after) == 1
-        assert len([name for name in after if "int8" in name]) == number
+    paths.append(ErniePredictor(model, precision_mode="int8", cache_dir=str(cache)).model.path)
+    assert paths[0] == paths[1] != paths[2]
+    assert set(map(str, cache.glob("*/*"))) == set(paths)
+
+
+def test_a_folder_says_how_it_is_quantized(exported, quantized, tmp_path):
+    """One made elsewhere need not: then the file is searched. So is one that took another's place in an export."""
+    for name, source in (("static", quantized), ("none", exported("tnews")[0])):
+        form = None if name == "none" else name
+        assert read(source / "config.json")["quantization"] == name
+        assert quantized_form(source / "model.onnx") == form
+        folder = shutil.copytree(source, tmp_path / name)
+        config = read(folder / "config.json")
+        config.pop("quantization", None)
+        for silent in (config, {**config, "quantization": {"bits": 8}}, {**config, "quantization": "gptq"}, [], None):
+            (folder / "config.json").write_text("{" if silent is None else json.dumps(silent))
+            assert quantized_form(folder / "model.onnx") == form
+        (folder / "config.json").unlink()
+        assert quantized_form(folder / "model.onnx") == form
+    for content in (b"", b"\0QuantizeLinear", b"\x22\x10DequantizeLinear"):
+        (folder / "model.onnx").write_bytes(content)
+        assert quantized_form(folder / "model.onnx") is None
+    shutil.copy(quantized / "model.onnx", tmp_path / "none" / "model.onnx")
+    shutil.copy(exported("tnews")[0] / "config.json", tmp_path / "none")
+    assert quantized_form(tmp_path / "none" / "model.onnx") == "static" and pairs_fit(quantized / "model.onnx")
+    assert not pairs_fit(exported("tnews")[0] / "model.onnx")
+
+
+def test_one_text_takes_few_calls_of_our_own(exported):
+    """From the command line to the answer; reading the whole of model.onnx in Python took 6,000."""
+    program = (
+        "import os, runpy, sys\n"
+        "folder, count = os.path.dirname(sys.argv[1]), 0\n"
+        "def trace(frame, event, argument):\n"
+        "    global count\n"
+        "    count += event == 'call' and frame.f_code.co_filename.startswith(folder)\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, folder)\n"
+        "sys.setprofile(trace)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "sys.setprofile(None)\n"
+        "print(count, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program, PREDICTOR / "infer_cpu.py", "--model_path", exported("tnews")[0]]
+    done = subprocess.run([*map(str, command), "--text", "足球比赛"], capture_output=True, text=True)
+    assert done.returncode == 0 and 0 < int(done.stderr) < 500, done.stderr
 
 
 def change(onnx_file):
@@ -277,7 +314,7 @@ def test_calibration_makes_a_static_int8_model(backend, exported, tmp_path):
     assert smaller.model.path == predictor.model.path
     other = ErniePredictor(folder, calibration=[{"text": "另一个", "text_pair": "一个"}], **arguments)
     assert other.model.path != predictor.model.path
-    assert set(os.listdir(tmp_path)) == {os.path.basename(p.model.path) for p in (predictor, other)}
+    assert set(map(str, tmp_path.glob("*/*"))) == {p.model.path for p in (predictor, other)}
     # All products are quantized.
     graph = onnx.load(predictor.model.path).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
@@ -295,8 +332,8 @@ def test_calibration_on_the_command_line(exported, tmp_path):
     arguments = ["--model_path", folder, "--precision_mode", "int8", "--cache_dir", tmp_path / "cache"]
     done = infer(*arguments, "--calibration", "typical.txt", cwd=tmp_path)
     assert (done.returncode, done.stdout.count(b" -> "), done.stderr) == (0, 2, b"")
-    (made,) = os.listdir(tmp_path / "cache")
-    assert quantized_form(tmp_path / "cache" / made) == "static"
+    (made,) = (tmp_path / "cache").glob("*/*")
+    assert quantized_form(made) == "static"
     (tmp_path / "broken.txt").write_bytes(BROKEN)
     (tmp_path / "empty.txt").write_bytes(b"")
     arguments.append("--calibration")
@@ -307,7 +344,7 @@ def test_calibration_on_the_command_line(exported, tmp_path):
     fails(infer(*arguments, cwd=tmp_path), 2, "--calibration is for --precision_mode int8")
     int8 = tmp_path / "int8"
     shutil.copytree(folder, int8)
-    shutil.copy(tmp_path / "cache" / made, int8 / "model.onnx")
+    shutil.copy(made, int8 / "model.onnx")
     with pytest.raises(PredictorError, match="with scales of its own: leave --calibration out"):
         ErniePredictor(int8, precision_mode="int8", calibration=inputs[:5])
 
@@ -341,23 +378,19 @@ def test_the_compiled_model_is_kept(exported, tmp_path, monkeypatch):
         predictor = ErniePredictor(model, backend="openvino", cache_dir=str(cache))
         assert predictor.model.from_blob is from_blob
         assert predictor.predict(inputs[:20]) == expected
-        (name,) = (name for name in os.listdir(cache) if name.endswith(".blob"))
-        assert set(os.listdir(cache)) == {name, f"{name}.json"}
-        return cache / name
+        return {path.parent: path for path in cache.glob("openvino-*/*")}
 
-    first = opens(False, cache)
-    assert opens(True, cache) == first
+    (first,) = opens(False, cache).values()
+    assert opens(True, cache) == {first.parent: first}
     content = first.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:-200_000] + bytes(200_000)):
         first.write_bytes(damaged)
-        assert opens(False, cache) == first and opens(True, cache) == first  # OpenVINO's bytes differ each time
+        (first,) = opens(False, cache).values()  # OpenVINO's bytes differ each time
+        assert opens(True, cache) == {first.parent: first}
     shutil.copytree(cache, tmp_path / "copy")  # other inodes and times
     opens(True, tmp_path / "copy")
-    (cache / f"{first.name}.json").unlink()
-    opens(False, cache)
     change(model / "model.onnx")
-    second = opens(False, cache)
-    assert second != first and opens(True, cache) == second
+    assert len(opens(False, cache)) == 2 == len(opens(True, cache))
 
 
 def test_no_place_for_files_made_once(exported, tmp_path, monkeypatch):

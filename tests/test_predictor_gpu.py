@@ -101,7 +101,7 @@ def test_float16_answers_as_float32(dataset, exported, tmp_path):
     path = gpu_models.prepare(str(folder / "model.onnx"), "tensorrt", "fp16", str(tmp_path))
     written = os.stat(path).st_mtime_ns
     assert gpu_models.prepare(str(folder / "model.onnx"), "cuda", "fp16", str(tmp_path)) == path  # one for both, once
-    assert os.stat(path).st_mtime_ns == written and os.listdir(tmp_path) == [os.path.basename(path)]
+    assert os.stat(path).st_mtime_ns == written and list(map(str, tmp_path.glob("*/*"))) == [path]
     assert os.path.getsize(path) < 0.55 * (folder / "model.onnx").stat().st_size
 
     float32, float16 = ErniePredictor(folder, backend="onnxruntime"), predictor_of(folder, path)
@@ -140,8 +140,8 @@ def test_layer_norms_of_another_form_are_refused(exported, tmp_path):
     model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "axes"))
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(PredictorError, match="layer normalizations of no known form"):
-        gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", "fp16")
-    assert os.listdir(tmp_path) == ["model.onnx"]
+        gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", "fp16", str(tmp_path / "cache"))
+    assert os.listdir(tmp_path / "cache") == []
 
 
 def test_tensorrt_is_spared_what_it_does_not_know(exported, tmp_path):
@@ -167,7 +167,7 @@ def test_int8_tables_are_floats_on_a_gpu(precision_mode, exported, tmp_path):
     folder, inputs, _ = exported("tnews")
     quantize_onnx(str(folder / "model.onnx"), str(tmp_path / "model.onnx"), None, quantize_tables=True)
     assert "DequantizeLinear" in op_types(tmp_path / "model.onnx")
-    path = gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", precision_mode)
+    path = gpu_models.prepare(str(tmp_path / "model.onnx"), "cuda", precision_mode, str(tmp_path))
     assert "DequantizeLinear" not in op_types(path)
     a, b = (logits(predictor_of(folder, p), inputs[:50]) for p in (tmp_path / "model.onnx", path))
     assert np.abs(a - b).max() < (1e-5 if precision_mode == "fp32" else 0.005)

@@ -56,8 +56,7 @@ def parse_args():
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
     add("--num_threads", metavar="N", type=positive, help="cores per actor (default: 4, or those of a smaller node)")
     add("--actors", metavar="N", type=positive, help="processes with one model each (default: as many as fit)")
-    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: --model_path, or the user's "
-        "cache where that is read-only)")  # fmt: skip
+    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: ~/.cache/ernie_predictor)")
     add("--address", metavar="ADDRESS", default=os.environ.get("RAY_ADDRESS"),
         help="of a Ray cluster; auto: the one that this machine is part of (default: RAY_ADDRESS, else no cluster)",
     )  # fmt: skip

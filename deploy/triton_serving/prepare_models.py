@@ -67,7 +67,8 @@ def main():
         if args.device == "cpu":
             copy_files(args.model_path, version, ["model.onnx"])
             # Opens the copy: a model that does not fit is refused now, and files derived from the model are made now.
-            open_folder(version, backend=args.backend, precision_mode=args.precision, batch_size=MAX_BATCH_SIZE)
+            options = {"backend": args.backend, "precision_mode": args.precision, "batch_size": MAX_BATCH_SIZE}
+            open_folder(version, cache_dir=os.path.join(version, "cache"), **options)
             settings |= {"backend": args.backend, "precision_mode": args.precision}
         else:
             settings |= {"network": f"{name}_network", "network_outputs": ",".join(OUTPUTS[task.name])}

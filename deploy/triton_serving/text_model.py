@@ -95,6 +95,7 @@ class TextModel:
                 precision_mode=settings["precision_mode"],
                 num_threads=threads,
                 batch_size=self.max_batch_size,
+                cache_dir=os.path.join(folder, "cache"),  # where prepare_models.py has made them
             )
             self.warm_up()
             pb_utils.Logger.log_info(f"{args['model_name']}: {self.model}")

@@ -5,15 +5,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <tuple>
+#include <vector>
 
 namespace ernie {
 namespace {
 
 constexpr size_t kHugePage = 2 << 20;
+namespace fs = std::filesystem;
+
+// As in ernie_predictor/derived_models.py.
+constexpr const char* kEnding = ".ernie-cache";
+constexpr std::chrono::hours kKept(30 * 24);
+constexpr uintmax_t kLimit = 20'000'000'000;
 
 // A 64-bit hash as 16 hex digits: against damage, not against intent. Four lanes, whose multiplications do not wait for one
 // another: 22 ms for the 119 MB of ERNIE 3.0 Medium in INT8.
@@ -58,6 +68,37 @@ std::string processor() {
   return found;
 }
 
+std::string record_of(std::string_view content) {
+  auto text = "\nernie compiled model, content " + hash_of(content) + "\n";
+  text.resize(CompiledModel::kRecordSize);
+  return text;
+}
+
+// Removes the entries of a cache that nobody has used for `kKept`, and the oldest above `kLimit`. Whoever has one open keeps
+// it.
+void remove_old(const fs::path& cache) {
+  std::error_code error;
+  std::vector<std::tuple<fs::file_time_type, uintmax_t, fs::path>> entries;
+  for (const auto& entry : fs::directory_iterator(cache, error)) {
+    if (entry.path().extension() != kEnding) continue;
+    try {
+      uintmax_t size = entry.is_directory() ? 0 : entry.file_size();
+      if (entry.is_directory()) {
+        for (const auto& file : fs::directory_iterator(entry.path())) size += file.file_size();
+      }
+      entries.emplace_back(entry.last_write_time(), size, entry.path());
+    } catch (const fs::filesystem_error&) {
+      // Another process removes it.
+    }
+  }
+  std::sort(entries.rbegin(), entries.rend());
+  uintmax_t total = 0;
+  for (const auto& [used, size, path] : entries) {
+    total += size;
+    if (total > kLimit || fs::file_time_type::clock::now() - used > kKept) fs::remove_all(path, error);
+  }
+}
+
 }  // namespace
 
 FileContent::FileContent(const std::string& path) {
@@ -81,66 +122,47 @@ FileContent::FileContent(const std::string& path) {
 }
 
 CompiledModel::CompiledModel(const std::string& onnx_file, const std::string& made_by, const std::string& cache_dir) {
-  namespace fs = std::filesystem;
-  struct stat status = {};
-  stat(onnx_file.c_str(), &status);
-  // The time of the inode is the one that no program can set.
-  source_ = std::to_string(status.st_size) + ' ' + std::to_string(status.st_ino);
-  for (const auto& time : {status.st_mtim, status.st_ctim}) {
-    source_ += ' ' + std::to_string(time.tv_sec) + '.' + std::to_string(time.tv_nsec);
+  std::string folder = cache_dir;
+  if (folder.empty()) {
+    const char* user_cache = std::getenv("XDG_CACHE_HOME");
+    const char* home = std::getenv("HOME");
+    const bool is_set = user_cache != nullptr && *user_cache != '\0';
+    folder = (is_set ? std::string(user_cache) : std::string(home == nullptr ? "" : home) + "/.cache") + "/ernie_predictor";
   }
-  const auto name = ".openvino-cpp-" + hash_of(made_by + '\n' + processor()) + ".blob";
-  std::error_code ignored;
-  const fs::path path = fs::canonical(onnx_file, ignored);
-  // A cache holds what was made of many folders.
-  const auto elsewhere = hash_of(path.string()) + ".model" + name;
-  if (!cache_dir.empty()) {
-    paths_.push_back(cache_dir + '/' + elsewhere);
-    return;
-  }
-  paths_.push_back((path.parent_path() / ("model" + name)).string());
-  const char* user_cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  if (user_cache != nullptr && *user_cache != '\0') {
-    paths_.push_back(std::string(user_cache) + "/ernie_predictor/" + elsewhere);
-  } else if (home != nullptr) {
-    paths_.push_back(std::string(home) + "/.cache/ernie_predictor/" + elsewhere);
-  }
+  const FileContent source(onnx_file);
+  const auto made_of = hash_of({source.data(), source.size()}) + '\n' + made_by + '\n' + processor();
+  path_ = folder + "/openvino-cpp-" + hash_of(made_of) + kEnding;
 }
 
-std::string CompiledModel::record(std::string_view content) const {
-  auto text = "\nernie compiled model, of " + source_ + ", content " + hash_of(content) + "\n";
-  text.resize(kRecordSize);
-  return text;
-}
-
-bool CompiledModel::fits(const FileContent& file) const {
+bool CompiledModel::is_intact(const FileContent& file) const {
   if (file.size() <= kRecordSize) return false;
   const size_t size = file.size() - kRecordSize;
-  return std::string_view(file.data() + size, kRecordSize) == record({file.data(), size});
+  if (std::string_view(file.data() + size, kRecordSize) != record_of({file.data(), size})) return false;
+  utimensat(AT_FDCWD, path_.c_str(), nullptr, 0);  // it was used now
+  return true;
 }
 
 void CompiledModel::write(const std::function<void(std::ostream&)>& save) const {
-  for (const auto& path : paths_) {
-    std::error_code error;
-    std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-    const auto part = path + '.' + std::to_string(getpid()) + ".part";
-    std::ofstream file(part, std::ios::binary);
-    if (!file) continue;
-    save(file);
+  std::error_code error;
+  const auto folder = fs::path(path_).parent_path();
+  fs::create_directories(folder, error);
+  // With the ending of an entry: what a killed process left goes as an old entry does.
+  const auto part = path_ + '.' + std::to_string(getpid()) + ".part" + kEnding;
+  std::ofstream file(part, std::ios::binary);
+  if (!file) return;
+  save(file);
+  file.close();
+  bool is_complete = !file.fail();
+  if (is_complete) {
+    const FileContent content(part);
+    file.open(part, std::ios::binary | std::ios::app);
+    file << record_of({content.data(), content.size()});
     file.close();
-    bool is_complete = !file.fail();
-    if (is_complete) {
-      const FileContent content(part);
-      file.open(part, std::ios::binary | std::ios::app);
-      file << record({content.data(), content.size()});
-      file.close();
-      is_complete = !file.fail() && is_synced(part);
-    }
-    if (is_complete) std::filesystem::rename(part, path, error);
-    if (is_complete && !error) return;
-    std::filesystem::remove(part, error);  // a full disk
+    is_complete = !file.fail() && is_synced(part);
   }
+  if (is_complete) fs::rename(part, path_, error);
+  if (!is_complete || error) fs::remove(part, error);  // a full disk
+  remove_old(folder);
 }
 
 }  // namespace ernie

@@ -5,7 +5,6 @@
 #include <functional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace ernie {
 
@@ -25,29 +24,26 @@ class FileContent {
   size_t size_ = 0;
 };
 
+// An entry of the cache that ernie_predictor/derived_models.py describes, named after the ONNX file's content.
 class CompiledModel {
  public:
   // `made_by`: whatever else the compiled form depends on, such as the version of the engine. The processor is added.
+  // `cache_dir`: empty: the user's cache.
   CompiledModel(const std::string& onnx_file, const std::string& made_by, const std::string& cache_dir);
 
-  // Bytes after the compiled form in a file of `paths`, which say what it was made of.
-  static constexpr size_t kRecordSize = 256;
+  // Bytes after the compiled form in the file: its checksum.
+  static constexpr size_t kRecordSize = 64;
 
-  // The places, in the order in which they are tried.
-  const std::vector<std::string>& paths() const { return paths_; }
+  const std::string& path() const { return path_; }
 
-  // Whether a file is the compiled form of the ONNX file as it is now, and has the content that was written.
-  bool fits(const FileContent& file) const;
+  // Whether the file has the content that was written.
+  bool is_intact(const FileContent& file) const;
 
-  // Writes the file, atomically, in the first place that can be written to; without one, nothing. `save` writes the
-  // compiled form to a stream.
+  // Writes the file, atomically; where it can't be written, nothing. `save` writes the compiled form to a stream.
   void write(const std::function<void(std::ostream&)>& save) const;
 
  private:
-  std::string record(std::string_view content) const;
-
-  std::string source_;  // tells the ONNX file's present content from others
-  std::vector<std::string> paths_;
+  std::string path_;
 };
 
 }  // namespace ernie

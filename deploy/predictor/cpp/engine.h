@@ -39,8 +39,7 @@ class Engine {
 
 // Opens an ONNX file on the CPU.
 //   num_threads: for one batch.
-//   cache_dir: where a compiled model is kept, to start faster; empty: beside the file, or in the user's cache where that
-//     is read-only.
+//   cache_dir: where a compiled model is kept, to start faster; empty: in the user's cache.
 // Throws Error: the file cannot be loaded.
 std::unique_ptr<Engine> open_engine(const std::string& onnx_file, int num_threads, const std::string& cache_dir);
 

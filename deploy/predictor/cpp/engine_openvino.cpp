@@ -66,16 +66,14 @@ class OpenVinoEngine : public Engine {
 
  private:
   void open(const ov::AnyMap& config, const CompiledModel& compiled) {
-    for (const auto& path : compiled.paths()) {
-      auto file = std::make_unique<FileContent>(path);
-      if (!compiled.fits(*file)) continue;
+    if (auto file = std::make_unique<FileContent>(compiled.path()); compiled.is_intact(*file)) {
       try {
         blob_ = ov::Tensor(ov::element::u8, {file->size() - CompiledModel::kRecordSize}, file->data());
         model_ = core().import_model(blob_, "CPU", config);
         file_ = std::move(file);  // OpenVINO reads on from there for as long as the model is open
         return;
       } catch (const std::exception&) {
-        // Damaged: it is made anew.
+        // Of another OpenVINO after all: it is made anew.
       }
     }
     model_ = core().compile_model(path_, "CPU", config);

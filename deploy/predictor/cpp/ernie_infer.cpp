@@ -48,7 +48,7 @@ value per line. README.md describes both.
   --on_error NAME       at a broken line stop, or report and skip it (default: stop)
   --batch_size N        texts per batch; with 1 each line is answered before the next is read (default: 32)
   --num_threads N       threads for one batch (default: the usable cores)
-  --cache_dir DIR       for the compiled model (default: --model_path, or the user's cache where that is read-only)
+  --cache_dir DIR       for the compiled model (default: ~/.cache/ernie_predictor)
 )";
 
 const std::vector<Pair> kExamples[] = {

@@ -91,8 +91,7 @@ def new_parser(description):
     add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch; with 1 each line is answered "
         "before the next is read")  # fmt: skip
     add("--num_threads", metavar="N", type=positive, help="for model and tokenizer (default: the usable cores)")
-    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: --model_path, or the user's "
-        "cache where that is read-only)")  # fmt: skip
+    add("--cache_dir", metavar="DIR", help="for files made from the model once (default: ~/.cache/ernie_predictor)")
     add("--benchmark", action="store_true", help="print speed instead of answers; takes 100 texts or more")
     return parser
 

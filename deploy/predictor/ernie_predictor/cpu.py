@@ -1,10 +1,9 @@
 """Opens the model of a folder on the CPU: which file, which backend, which precision."""
 
-import hashlib
 import importlib.metadata
 import os
 
-from .derived_models import Derived, quantize
+from .derived_models import LARGE, Derived, quantize
 from .errors import PredictorError, UsageError
 from .machine import has_bf16, processor, processor_id, usable_cores
 from .onnx_files import quantized_form
@@ -12,7 +11,6 @@ from .runtimes import PaddleModel, fastest_engine, installed_engines, is_importa
 
 BACKENDS = ("onnxruntime", "openvino", "paddle")
 PRECISIONS = ("fp32", "bf16", "int8")
-LARGE = 2**25  # bytes of a model whose compiled form is kept, to start faster
 
 
 def installed_backends():
@@ -46,14 +44,9 @@ def choose_backend(backend, onnx_file=None):
 def open_model(
     model_dir, backend="auto", precision_mode="fp32", num_threads=None, cache_dir=None, calibration_batches=None
 ):
-    """Opens the model of a folder.
+    """Opens the model of a folder; the arguments are those of `predictor.open_folder`.
 
     Args:
-        backend: one of BACKENDS, or "auto".
-        precision_mode: one of PRECISIONS; int8 takes the folder's INT8 model, else quantizes the FP32 one, once.
-        num_threads: threads for one batch; None: the cores that this process may use.
-        cache_dir: where models are kept that are made here, quantized or for OpenVINO to start faster; None:
-            beside model.onnx, or in the user's cache where the folder is read-only.
         calibration_batches: for int8 of an FP32 model, see `quantize`.
 
     Returns:
@@ -96,22 +89,12 @@ def open_model(
     if precision_mode == "int8" and form is None:
         path = quantize(path, cache_dir, calibration_batches)
         engine = choose_backend(backend, path)
-        cache_dir = None  # what is made of that lies beside it
     bf16, blob = precision_mode == "bf16", None
     if engine == "openvino" and os.path.getsize(path) >= LARGE:
-        blob = compiled_model(path, bf16, cache_dir)
+        # It does not depend on the number of threads.
+        made_for = f"{importlib.metadata.version('openvino')} {processor_id()}"
+        blob = Derived(path, f"openvino-{'bf16' if bf16 else 'fp32'}", cache_dir, made_for, ending=".blob")
     return open_onnx(path, engine, num_threads, bf16, blob)
-
-
-def compiled_model(onnx_file, bf16, cache_dir=None):
-    """Where OpenVINO's compiled form of a model is kept. It depends on OpenVINO's version, on the processor and on the
-    precision, not on the number of threads.
-    """
-    made_for = f"{importlib.metadata.version('openvino')} {processor_id()}"
-    key = hashlib.sha256(made_for.encode()).hexdigest()[:12]
-    kind = f"openvino-{'bf16' if bf16 else 'fp32'}"
-    # OpenVINO does not notice changed weights, and answers wrongly.
-    return Derived(onnx_file, kind, cache_dir, key, ending=".blob", checked=True)
 
 
 def check_bf16(backend):

@@ -1,104 +1,38 @@
 """Files and folders that are written atomically, and identified by their content.
 
-Whatever is made here grows in a work folder beside its final place, and gets its final name by renaming, once it is
-complete. A mark in the work folder tells which process it belongs to: what killed processes left is removed by whoever
-works in the same place next. That needs no locks, which not every file system has.
+Whatever is made here grows beside its final place, under a name of its own, and is renamed once it is complete. That
+name tells which process it belongs to: what killed processes left is removed by whoever works in the same place next.
+This needs no locks, which not every file system has.
 """
 
 import contextlib
+import functools
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
-import socket
-import tempfile
 import time
 
-MARK = ".ernie-work"  # the name of the file by which a work folder is known to be ours
-PART = re.compile(r"\..+\.[0-9a-f]{8}\.ernie-part")  # names of texts that are being written, which takes milliseconds
+PART = ".part"  # how the names of incomplete files and folders end
 DAY = 24 * 60 * 60
 
 
 @contextlib.contextmanager
 def work_folder(parent, name):
-    """Yields a new folder `parent/.<name>.<random>.part`, which is removed afterwards.
+    """Yields a new folder in `parent`, which is removed afterwards.
 
     Raises:
         OSError: there is no space or no permission.
     """
     os.makedirs(parent, exist_ok=True)
     remove_leftovers(parent)
-    folder = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent)
+    folder = _part_of(parent, name)
     try:
-        mark = os.path.join(folder, MARK)
-        with open(f"{mark}.new", "w", encoding="utf-8") as f:
-            json.dump(_owner(), f)
-        os.replace(f"{mark}.new", mark)  # never seen half-written
-        yield folder
+        with _named(parent):
+            os.mkdir(folder)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_leftovers(parent):
-    """Removes the work folders of killed processes from a folder; what they had moved aside returns to its place."""
-    for entry in os.listdir(parent):
-        path = os.path.join(parent, entry)
-        with contextlib.suppress(OSError):
-            if entry.startswith(".") and entry.endswith(".part") and _is_left(os.path.join(path, MARK)):
-                _put_back(path)
-                shutil.rmtree(path, ignore_errors=True)
-            elif PART.fullmatch(entry) and time.time() - os.path.getmtime(path) > DAY:
-                os.remove(path)
-
-
-def _is_left(mark):
-    """Whether the process of a work folder has ended. Of another machine, container or user's process that can't be
-    seen: whether the folder is a day old."""
-    try:
-        age = time.time() - os.path.getmtime(mark)
-        with open(mark, encoding="utf-8") as f:
-            owner = json.load(f)
-    except OSError:
-        return False
-    except ValueError:  # of an earlier release, which wrote none
-        return True
-    here = _owner()
-    if owner and here and owner[:3] == here[:3]:
-        return started(owner[3]) != owner[4]
-    return age > DAY
-
-
-def _owner():
-    """[machine, PID namespace, user, process, when it started] of this process, or None where there is no /proc."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
-    return [socket.gethostname(), namespace, os.getuid(), os.getpid(), started(os.getpid())]
-
-
-def started(pid):
-    """When a process started, in ticks since the machine did, which tells it from a later one of the same number; None
-    where it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as f:
-            state, *fields = f.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if state in (b"Z", b"X") else int(fields[18])
-
-
-def _put_back(work):
-    """Moves a folder that `new_folder` had set aside back, if nothing has taken its place."""
-    old = os.path.join(work, "old")
-    target = os.path.join(work, "target")
-    if os.path.isdir(old) and os.path.isfile(target):
-        with open(target, encoding="utf-8") as f:
-            path = os.path.join(os.path.dirname(work), f.read())
-        if not os.path.lexists(path):
-            os.rename(old, path)
 
 
 @contextlib.contextmanager
@@ -116,7 +50,7 @@ def new_folder(path, parent=None):
     """
     path = os.path.realpath(path)
     parent = os.path.abspath(parent or os.path.dirname(path))
-    with work_folder(parent, os.path.basename(path)) as work:
+    with work_folder(parent, os.path.basename(path)) as work, _named(path):
         new, old = os.path.join(work, "new"), os.path.join(work, "old")
         os.mkdir(new)
         with open(os.path.join(work, "target"), "w", encoding="utf-8") as f:
@@ -132,19 +66,100 @@ def new_folder(path, parent=None):
 
 
 def write_text(path, text):
-    """Writes a text file atomically; a link is followed."""
+    """Writes a text file atomically; a link is followed.
+
+    Raises:
+        OSError: there is no space or no permission.
+    """
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
     remove_leftovers(folder)
-    part = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.ernie-part")
+    part = _part_of(folder, name)
     try:
-        with open(part, "x", encoding="utf-8", newline="\n") as f:
-            f.write(text)
-        os.replace(part, path)
-    except BaseException:
+        with _named(path):
+            with open(part, "x", encoding="utf-8", newline="\n") as f:
+                f.write(text)
+            os.replace(part, path)
+    finally:
         with contextlib.suppress(OSError):
             os.remove(part)
+
+
+def remove_leftovers(parent):
+    """Removes what killed processes left in a folder; what `new_folder` had moved aside returns to its place."""
+    for entry in os.listdir(parent):
+        path = os.path.join(parent, entry)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: not a name of ours
+            if entry.endswith(PART) and _is_left(path):
+                if os.path.isdir(path):
+                    _put_back(path)
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.remove(path)
+
+
+def _put_back(work):
+    """Moves a folder that `new_folder` had moved aside back, if nothing has taken its place."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.path.join(work, "target"), encoding="utf-8") as f:
+            path = os.path.join(os.path.dirname(work), f.read())
+        if not os.path.lexists(path):
+            os.rename(os.path.join(work, "old"), path)
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Errors of the operating system name what is being written: not its part, nor nothing, as that of a full disk."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno is not None and (e.filename is None or _owner() in str(e.filename)):
+            e.filename = str(path)
         raise
+
+
+def _part_of(folder, name):
+    """A path in a folder for what this process writes; the name says whose it is."""
+    return os.path.join(folder, f".{name[:40]}.{_owner()}-{secrets.token_hex(4)}{PART}")
+
+
+def _owner():
+    pid = os.getpid()
+    return f"{system()}-{pid}-{started(pid)}"
+
+
+def _is_left(path):
+    """Whether the process that a part belongs to has ended. Of another machine's, container's or user's process, which
+    can't be seen: whether the part is a day old."""
+    owner = os.path.basename(path).removesuffix(PART).rpartition(".")[2]
+    its_system, pid, its_start, _ = owner.split("-")
+    status = os.stat(path)
+    if its_system and its_system == system() and status.st_uid == os.getuid():
+        return its_start != str(started(int(pid)))
+    return time.time() - status.st_mtime > DAY
+
+
+@functools.cache
+def system():
+    """8 hex digits for where a process's number means the same process: this start of the machine, and this container;
+    nothing where there is no /proc."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as f:
+            text = f.read() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def started(pid):
+    """When a process started, in ticks since the machine did, which tells it from a later one of the same number; None
+    where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            state, *fields = f.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if state in (b"Z", b"X") else int(fields[18])
 
 
 def stat_of(path):

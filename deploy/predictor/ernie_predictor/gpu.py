@@ -50,17 +50,13 @@ def open_model(
     num_threads=None,
     cache_dir=None,
 ):
-    """Opens the model of a folder on an accelerator.
+    """Opens the model of a folder on an accelerator; the arguments are those of `predictor.open_folder`.
 
     Args:
-        device: one of DEVICES. xpu (Kunlun) and npu (Ascend) run through Paddle Inference.
-        device_id: which of them, from 0 up.
-        backend: one of BACKENDS, or "auto": TensorRT where it is installed, else CUDA, else Paddle.
-        precision_mode: "fp32"; "fp16", made of the folder's FP32 model; "int8", the folder's calibrated INT8 model.
+        device: xpu (Kunlun) and npu (Ascend) run through Paddle Inference.
+        backend: with "auto" TensorRT where it is installed, else CUDA, else Paddle.
+        precision_mode: fp16 is made of the folder's FP32 model; int8 is the folder's calibrated INT8 model.
         batch_size, lengths: maximum texts per batch, and tokens per text (usual, longest): TensorRT builds for them.
-        num_threads: for the few nodes that stay on the processor; None: the cores that this process may use.
-        cache_dir: where models made here and TensorRT's engines are kept; None: beside model.onnx, or in the
-            user's cache where the folder is read-only.
 
     Returns:
         An `OnnxModel` or a `PaddleModel`.

@@ -8,7 +8,7 @@ import numpy as np
 from .derived_models import derive
 from .errors import PredictorError
 from .int8 import quiet_loggers
-from .onnx_files import contents
+from .onnx_files import has_node
 from .runtimes import is_importable
 
 LAYER_NORM_OPSET = 17  # the first of ONNX's that has layer normalization as one node
@@ -28,7 +28,7 @@ def prepare(onnx_file, backend, precision_mode, cache_dir=None):
         CacheError: no place can be written to.
     """
     # A model of floats dequantizes nothing but embedding tables.
-    if backend == "cuda" and precision_mode == "fp32" and "DequantizeLinear" not in contents(onnx_file)[0]:
+    if backend == "cuda" and precision_mode == "fp32" and not has_node(onnx_file, "DequantizeLinear"):
         return onnx_file
 
     def write(target):

@@ -56,8 +56,8 @@ def open_folder(
         num_threads: for the model and for tokenizing; None: the cores that this process may use.
         batch_size: texts (windows of contexts) per batch.
         max_seq_length: maximum tokens per text, special tokens included; None: as the model was trained.
-        cache_dir: where files are kept that are made here, quantized, for a GPU, or to start faster; None:
-            beside model.onnx, or in the user's cache where the folder is read-only.
+        cache_dir: where files are kept that are made here, quantized, for a GPU, or to start faster; None: the user's
+            cache ($XDG_CACHE_HOME or ~/.cache, ernie_predictor).
         calibration: for int8 of an FP32 model on the CPU: typical texts, items as `predict` takes them, or a function
             of the task that returns such; the first CALIBRATION_TEXTS tell the scales of its activations. None:
             they are measured in every batch that runs, which is slower.

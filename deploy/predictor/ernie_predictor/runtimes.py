@@ -89,7 +89,8 @@ def open_onnx(path, engine, num_threads, bf16=False, blob=None):
         # Without VNNI its products of uint8 and int8 saturate: a pruned INT8 model's logits moved by 0.8 of 10. For
         # files whose weights do not rule that out, this lets such processors take a kernel that does not; it takes 1.4
         # times as long.
-        options.add_session_config_entry("session.x64quantprecision", "0" if pairs_fit(path) else "1")
+        could_saturate = quantized_form(path) is not None and not pairs_fit(path)
+        options.add_session_config_entry("session.x64quantprecision", "1" if could_saturate else "0")
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     return OnnxModel(path, engine, open_session)
@@ -211,9 +212,6 @@ class OnnxModel(Model):
     Args:
         backend: what runs it, for those who ask.
         open_session: a function of the path; returns an `onnxruntime.InferenceSession`.
-
-    Attributes:
-        widths: the last dimension of each output: classes, tags, or None where it is the length.
     """
 
     def __init__(self, path, backend, open_session):
@@ -246,7 +244,6 @@ class OpenVinoModel(Model):
         blob: a `derived_models.Derived` for the compiled model, which opens several times faster; or None.
 
     Attributes:
-        widths: as `OnnxModel.widths`.
         from_blob: whether it was opened from the compiled model.
     """
 

@@ -42,7 +42,7 @@ fc7 247 21b9 239 7 1f 1 a 4 2 60 1e 2 6 a 46 a a 1 7 1 15 5 13 2b0 5b 65 4b 4 39
 6 9a 3d8 8 d 3 d 3 74 c 59 7 c 14 c 4 38 8 a 6 28 8 1e 2 2 4e 79 1 52 1 87 c e 2 5 3 3 5 7 9 19 7 7 9 3 d 7 29 93 1 37
 25 a 406 a6de 22 1035 b de 2 1682 e 1d31 c1f 21e 5e2 134b aecb6 1 1e 60 80 f0 fe10 fffe 2 fffe 2
 """
-_BORDERS = list(itertools.accumulate(int(length, 16) for length in _STRETCHES.split()))
+_BORDERS = list(itertools.accumulate([int(length, 16) for length in _STRETCHES.split()]))
 
 # Nonspacing marks in Unicode 13.0, which are spacing ones from 14.0 and 16.0 on.
 _FORMER_ACCENTS = "\u1734\U0001171e"
