@@ -172,6 +172,11 @@ def mutated(g, value):
 FAMILIES = {}  # {function: how many of a thousand, in proportion}
 
 
+def complete(*sends):
+    """A request that gets an answer."""
+    return sends, 1
+
+
 def family(weight):
     def add(function):
         FAMILIES[function] = weight
@@ -186,8 +191,8 @@ def wrong_fields(g, t):
     if g.random() < 0.1:
         names = ("max_seq_len", "batch_size", "doc_stride", "max_answer_length", "is_split_into_words", "x" * 100_000)
         good["parameters"] = {g.choice(names): g.choice((*ODD_VALUES, 8, 9, 511, 10**9)) for _ in range(3)}
-        return (post(path, good),)
-    return (post(path, mutated(g, good)),)
+        return complete(post(path, good))
+    return complete(post(path, mutated(g, good)))
 
 
 @family(6)
@@ -199,7 +204,7 @@ def bombs(g, t):
     path, value = g.choice(t.forms())
     owner, key = g.choice(list(places_of(value)))
     owner[key] = "BOMB"
-    return (post(path, g.choice((to_bytes(value).replace(b'"BOMB"', bomb), bomb))),)
+    return complete(post(path, g.choice((to_bytes(value).replace(b'"BOMB"', bomb), bomb))))
 
 
 @family(14)
@@ -218,7 +223,7 @@ def broken_json(g, t):
     random_bytes = bytes(g.randrange(256) for _ in range(200))
     broken = (content[:place], content[:place] + piece + content[place + g.randrange(3) :], content[::-1], content * 2,
               piece, random_bytes, encoded, twice)  # fmt: skip
-    return (request(path, g.choice(broken), content_type),)
+    return complete(request(path, g.choice(broken), content_type))
 
 
 @family(12)
@@ -228,9 +233,9 @@ def odd_texts(g, t):
         text = "".join(chr(g.randrange(0x110000)) for _ in range(g.choice((1, 5, 100))))
     _, (infer, tensors) = t.forms()
     if g.random() < 0.5:
-        return (post(t.route, t.with_text(text)),)
+        return complete(post(t.route, t.with_text(text)))
     tensors["inputs"][-1]["data"][-1] = text
-    return (post(infer, tensors),)
+    return complete(post(infer, tensors))
 
 
 @family(3)
@@ -246,7 +251,7 @@ def too_much(g, t):
         {"id": g.choice(("x" * 500_000, [0] * 100_000, {"a": {"b": "\ud800"}}, "\udc80", 10**2000))},
         {"inputs": [{**tensors["inputs"][0], "shape": [g.choice((0, 2, 10**4000))] * g.choice((1, 5, 1500))}]},
     ))  # fmt: skip
-    return (post(infer, {**tensors, **change}) if change else post(path, {"data": g.choice(values)}),)
+    return complete(post(infer, {**tensors, **change}) if change else post(path, {"data": g.choice(values)}))
 
 
 @family(17)
@@ -273,8 +278,10 @@ def binary_tensors(g, t):
         header = g.choice((-1, 0, 1, header - 1, header + 1, 2**63, "", "x", "1.0", "+5", "²", "1" * 5000, "0x10", " ",
                            f"{header},{header}", f"0{header}", "1_0"))  # fmt: skip
     if g.random() < 0.1:  # the length of a header, and no binary data
-        return (post(infer, t.tensors(), *[(HEADER, header)] * g.choice((1, 2))),)
-    return (request(infer, head + b"".join(parts), ("Content-Type", "application/octet-stream"), (HEADER, header)),)
+        return complete(post(infer, t.tensors(), *[(HEADER, header)] * g.choice((1, 2))))
+    return complete(
+        request(infer, head + b"".join(parts), ("Content-Type", "application/octet-stream"), (HEADER, header))
+    )
 
 
 @family(6)
@@ -283,14 +290,14 @@ def lengths_that_lie(g, t):
     path = g.choice((t.route, t.infer, "/health", "/nothing"))
     kind = g.randrange(4)
     if kind == 0:  # too short: what is left over is no request
-        return (request(path, content, JSON_TYPE, length=g.randrange(len(content))),)
+        return complete(request(path, content, JSON_TYPE, length=g.randrange(len(content))))
     if kind == 1:  # too long: the rest never comes
         return (request(path, content, JSON_TYPE, length=len(content) + g.choice((1, 1000, 2**40))), 0.02), 0
     if kind == 2:
         length = g.choice((-1, "abc", "", "1e3", "0x20", "+10", "1 0", "9" * 30, "9" * 5000, "²", "10, 20", " "))
-        return (request(path, content, JSON_TYPE, length=length),)
+        return complete(request(path, content, JSON_TYPE, length=length))
     lengths = (("Content-Length", len(content)), ("Content-Length", g.randrange(1000, 2000)))
-    return (request(path, content, JSON_TYPE, *lengths, length=False),)
+    return complete(request(path, content, JSON_TYPE, *lengths, length=False))
 
 
 @family(6)
@@ -303,9 +310,9 @@ def chunked_bodies(g, t):
     both = request(t.route, chunked(content) + end, JSON_TYPE, ("Transfer-Encoding", "chunked"), length=5)
     other = g.choice(("gzip", "gzip, chunked", "identity", "chunked, chunked", "xchunked", "\x0bchunked", ""))
     return g.choice((
-        ((head("Chunked"), *(chunked(content[i : i + 7]) for i in range(0, len(content), 7)), end),),  # small pieces
-        ((head(), *[chunked(b" " * 2**20)] * 9),),  # never ends: until the limit of a body
-        ((request(t.route, content, JSON_TYPE, ("Transfer-Encoding", other)),),),
+        complete(head("Chunked"), *(chunked(content[i : i + 7]) for i in range(0, len(content), 7)), end),  # in pieces
+        complete(head(), *[chunked(b" " * 2**20)] * 9),  # never ends: until the limit of a body
+        complete(request(t.route, content, JSON_TYPE, ("Transfer-Encoding", other))),
         ((head(), chunked(content), g.choice((0.0, 0.05)), chunked(b" "), 0.02), 0),  # never ends, and stalls
         ((head() + g.choice(sizes) + b"\r\n" + content + b"\r\n" + end, 0.02), 0),
         ((head() + chunked(content) + b"0\r\nX-A: b\r\n" * 2 + b"\r\n", 0.02), 0),  # trailers
@@ -321,7 +328,7 @@ def slow_and_cut(g, t):
         content = post(t.route, t.body())
         cuts = sorted(g.sample(range(1, len(content)), 4))
         pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)])]
-        return (tuple(x for piece in pieces for x in (piece, g.choice((0.0, 0.005, 0.03)))),)
+        return complete(*(x for piece in pieces for x in (piece, g.choice((0.0, 0.005, 0.03)))))
     content = g.choice((post(t.route, t.body()), post(t.infer, t.tensors()), post(t.route, t.with_text(TEXT * 500))))
     place = g.choice((g.randrange(len(content)), len(content)))
     wait = () if place < len(content) else (g.choice((0.0, 0.001, 0.003, 0.01)),)
@@ -366,7 +373,9 @@ def odd_headers(g, t):
                   "websocket", "x" * 500, "127.0.0.1:99999", "\t", "' or 1=1", "<x>", "../..", "x")  # fmt: skip
         headers = [(g.choice(names), g.choice(values))]
     sent = request(g.choice((t.route, t.infer)), content, *headers)
-    return (sent.replace(b"Host: 127.0.0.1\r\n", b"", 1) if headers[0][0] == "Host" and g.random() < 0.8 else sent,)
+    return complete(
+        sent.replace(b"Host: 127.0.0.1\r\n", b"", 1) if headers[0][0] == "Host" and g.random() < 0.8 else sent
+    )
 
 
 @family(9)
@@ -378,7 +387,7 @@ def methods_and_paths(g, t):
            f"http://127.0.0.1{t.route}")  # fmt: skip
     known = (t.route, t.infer, "/", "/health", "/ready", "/info", "/metrics", "/docs", "/openapi.json", "/v2", "*")
     path, method = g.choice(((g.choice(odd), g.choice(("POST", "GET"))), (g.choice(known), g.choice(METHODS))))
-    return (request(path, to_bytes(t.body()) if g.random() < 0.5 else b"", JSON_TYPE, method=method),)
+    return complete(request(path, to_bytes(t.body()) if g.random() < 0.5 else b"", JSON_TYPE, method=method))
 
 
 @family(4)
