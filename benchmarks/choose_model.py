@@ -13,38 +13,33 @@ The scores are of FP32 models. What compression costs was published for ERNIE 3.
 0.43 pruned to 75% of the width and in INT8.
 """
 
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "deploy" / "predictor"))
-# No Paddle in this process: `make_models` imports it in one of its own, and an answer from kept figures needs none.
+import harness  # isort: skip  makes the project's packages importable
 
 import argparse
-import concurrent.futures
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ernie_predictor.commandline import HelpFormatter, positive, run, stop
-from ernie_predictor.files import work_folder, write_text
+from ernie_predictor.files import work_folder
 from ernie_predictor.machine import has_vnni, processor, processor_id, processor_kind, usable_cores
 from ernie_predictor.runtimes import engine_versions, fastest_engine, open_onnx
+from harness import positive, stop, write_text
 from tqdm import tqdm
 
 LENGTH, VOCAB_SIZE = 128, 2000
 SLOW_MS = 10_000  # of a model whose calls took as long, no more are made
 # With its version. Only without VNNI are there two: FP32 runs in the first, INT8 in the second.
 ENGINE = engine_versions().split(", ")[0] if has_vnni() else engine_versions()
-RESULTS = ROOT / "benchmarks" / "results" / "choose_model.json"
+RESULTS = harness.ROOT / "benchmarks" / "results" / "choose_model.json"
 
 PRECISIONS = {"fp32": "FP32", "int8": "INT8", "pruned_int8": "pruned to 75%, INT8"}
 # Published averages of ERNIE 3.0 Medium, over nine tasks: the only model whose compressed forms were published.
@@ -126,7 +121,6 @@ def make_models(architecture, precisions, folder):
     Returns:
         {precision: ONNX file}.
     """
-    sys.path.insert(0, str(ROOT))
     import workarounds  # noqa: F401, I001  before Paddle
     from ernie_predictor.int8 import calibrate, quantize_onnx
     from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification
@@ -226,13 +220,12 @@ def measure(args, cells, save):
             continue
         with work_folder(tempfile.gettempdir(), "choose_model") as folder:
             # A process for each, which gives Paddle's memory back before anything is timed.
-            with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                try:
-                    files = process.submit(make_models, name, args.precision, folder).result()
-                except BrokenProcessPool:
-                    bar.close()
-                    stop(f"the process that makes {name} was killed: is there enough memory? What was measured is "
-                         "kept; --models measures only those that you name", 1)  # fmt: skip
+            try:
+                files = harness.apart(make_models, name, args.precision, folder)
+            except BrokenProcessPool:
+                bar.close()
+                stop(f"the process that makes {name} was killed: is there enough memory? What was measured is "
+                     "kept; --models measures only those that you name", 1)  # fmt: skip
             bar.update(work_of(name) / 2)
             part = work_of(name) / 2 / len(args.threads) / (args.rounds + 1)
             for threads in args.threads:
@@ -316,16 +309,12 @@ def answer(args, cells, models):
 def table(models, columns, cells, missing="–"):
     """Markdown: a row per model, a column per (precision, batch size, threads)."""
     head = [f"{PRECISIONS[p]}, {t} thread{'s' if t > 1 else ''}, ms" for p, _, t in columns]
-    lines = [
-        "| Model | Architecture | Parameters | CLUE average | " + " | ".join(head) + " |",
-        "|---" * (4 + len(head)) + "|",
-    ]
+    rows = []
     for model in models:
         found = (cells.get((model.architecture, *column)) for column in columns)
-        figures = (show(figure["median"]) if figure else missing for figure in found)
-        about = f"`{model.name}` | {model.architecture} | {model.parameters} M | {model.average:.2f}"
-        lines.append(f"| {about} | {' | '.join(figures)} |")
-    return "\n".join(lines) + "\n"
+        about = [f"`{model.name}`", model.architecture, f"{model.parameters} M", f"{model.average:.2f}"]
+        rows.append([*about, *(show(figure["median"]) if figure else missing for figure in found)])
+    return harness.markdown(["Model", "Architecture", "Parameters", "CLUE average", *head], rows) + "\n"
 
 
 def show(number):
@@ -377,7 +366,7 @@ def write_cells(path, cells):
         "latencies": [{**dict(zip(KEYS, key)), "milliseconds": figures} for key, figures in cells.items()],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    harness.write_json(path, content)
 
 
 def model_named(text):
@@ -398,7 +387,7 @@ def milliseconds(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__, "rounds")
     add = parser.add_argument
     add("--max_latency_ms", metavar="N", type=milliseconds, help="name the model to take for this latency of a batch")
     add("--batch_size", metavar="N", type=positive, nargs="+", help="texts per batch (default: 1 and 32; with "
@@ -408,7 +397,6 @@ def main():
     add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="forms of each model")
     add("--models", metavar="NAME", type=model_named, nargs="+", help="of the published table (default: all; with "
         "--max_latency_ms those that run_*.py takes)")  # fmt: skip
-    add("--rounds", metavar="N", type=positive, default=3, help="turns of each model")
     add("--results", metavar="FILE", type=Path, default=RESULTS, help="what was measured, as JSON")
     args = parser.parse_args()
     limited = args.max_latency_ms is not None
@@ -429,4 +417,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main, "../requirements.txt")
+    harness.run(main, "../requirements.txt")

@@ -9,11 +9,11 @@ finished, and was made from the same files with the same options, is not made ag
 <output_dir>/clue.md and clue.json.
 """
 
-import argparse
+import harness  # isort: skip  makes the project's packages importable
+
 import ctypes
 import json
 import os
-import platform
 import shlex
 import signal
 import subprocess
@@ -21,17 +21,11 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-ENVIRONMENT = dict(os.environ)  # of the scripts; the imports below set the number of threads for a single process
-
-from ernie.tasks import DATA_SETS  # isort: skip  makes the predictor's package importable
 import yaml
-from ernie_predictor.commandline import HelpFormatter, existing_file
-from ernie_predictor.machine import processor_kind, usable_cores
 from tqdm import tqdm
 
 from ernie.files import content_hash, file_hash, write_json, write_text
+from ernie.tasks import DATA_SETS
 
 # As published.
 COLUMNS = ["afqmc", "tnews", "iflytek", "cmnli", "ocnli", "cluewsc2020", "csl", "cmrc2018", "msra_ner"]
@@ -97,8 +91,8 @@ def run(command):
     try:
         status = subprocess.run(
             [sys.executable, *command],
-            cwd=ROOT,
-            env=ENVIRONMENT,
+            cwd=harness.ROOT,
+            env=harness.ENVIRONMENT,
             stdout=sys.stderr,
             preexec_fn=lambda: libc.prctl(end_with_parent, signal.SIGTERM),
         ).returncode
@@ -119,25 +113,25 @@ def table_of(scores):
     Args:
         scores: {data set: {variant: metrics}}.
     """
-    lines = [f"| Model | AVG | {' | '.join(name.upper() for name in scores)} |", "|---" * (len(scores) + 2) + "|"]
+    rows = []
     for variant in VARIANTS:
         average = sum(scores[name][variant][DATA_SETS[name].task.score] for name in scores) / len(scores)
         cells = [
             "/".join(f"{100 * found[variant][score]:.2f}" for score in DATA_SETS[name].task.scores)
             for name, found in scores.items()
         ]
-        lines.append(f"| {variant} | {100 * average:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([variant, f"{100 * average:.2f}", *cells])
+    return harness.markdown(["Model", "AVG", *(name.upper() for name in scores)], rows) + "\n"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__)
     add = parser.add_argument
     add("--model", metavar="NAME|DIR", default="ernie-3.0-medium-zh", help="to start from: a name on the hub (needs a "
         "network), or a folder")  # fmt: skip
     add("--datasets", nargs="+", metavar="NAME", choices=COLUMNS, default=COLUMNS, help="in this order")
     add("--data_dir", metavar="DIR", help="has a folder for each data set (default: downloaded)")
-    add("--config", metavar="FILE", type=existing_file, default="configs/default.yml", help="hyperparameters")
+    add("--config", metavar="FILE", type=harness.existing_file, default="configs/default.yml", help="hyperparameters")
     add("--output_dir", metavar="DIR", default="best_models/clue", help="for models, table and figures")
     add("--launch", metavar="OPTIONS", type=shlex.split, help='run the scripts with '
         'paddle.distributed.launch and these options, e.g. "--gpus 0,1"')  # fmt: skip
@@ -178,7 +172,7 @@ def main():
         scores[dataset] = {variant: read(folder / made / "metrics.json") for variant, made in VARIANTS.items()}
         times[dataset] = {step: steps[step]["seconds"] for step, *_ in STEPS}
         # After each data set: what is there is shown, whatever becomes of the rest.
-        machine = f"{usable_cores()} cores of {processor_kind()}; Python {platform.python_version()}"
+        machine = harness.machine()
         title = f"{model}, dev scores; {machine}"
         write_text(Path(args.output_dir) / "clue.md", f"{title}\n\n{table_of(scores)}")
         figures = {"model": model, "machine": machine, "scores": scores, "seconds": times}

@@ -9,34 +9,25 @@ all texts once, so that the compiled model is kept, and the answers must be the 
 ICU (libicu-dev), with which the C++ predictor is built.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import workarounds  # noqa: F401  before Paddle
-
-import argparse
+import itertools
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-import types
+from pathlib import Path
 
-from compression_speed import json_file, make_folders, markdown, write_results
-from ernie_predictor.commandline import HelpFormatter, percentiles, positive
-from ernie_predictor.machine import processor_kind
-from ernie_predictor.runtimes import engine_versions
-from predictor_speed import LENGTHS, add_job_flags, load_texts
+from ernie_predictor.commandline import percentiles
+from ernie_predictor.dev_sets import read_dev_set
+from harness.servers import same_answer
 
-from ernie.tasks import DATA_SETS
-
-SOURCE = ROOT / "deploy" / "predictor" / "cpp"
+SOURCE = harness.ROOT / "deploy" / "predictor" / "cpp"
 PYTHON, CPP = "infer_cpu.py", "ernie_infer"
 WARM_UP = 10  # single texts before the first that counts
 COLUMNS = {
@@ -111,33 +102,23 @@ def run_singles(command, lines):
     return {"first": first, "p50": 1000 * percentiles(times[WARM_UP:])[0]}, libraries
 
 
-def same(found, expected):
-    """Whether two answers are equal but for confidences, which agree to 1e-3."""
-    if isinstance(expected, float):
-        return abs(found - expected) < 1e-3
-    if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
-    return found == expected
-
-
 def measure(args, program, dataset, folder):
     """({model: {who: {column: figure}}}, what the C++ program loads), of one data set."""
-    task = DATA_SETS[dataset].task.name
-    making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
-    folders, _ = make_folders(making, folder)
-    items, _ = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
-    lines = as_lines(dataset, items)
-    flags = ["--input", "-", "--num_threads", str(args.threads), "--max_seq_length", str(LENGTHS[dataset])]
-    python = [sys.executable, str(ROOT / "deploy" / "predictor" / PYTHON), "--backend", "openvino"]
+    task = {"msra_ner": "token_cls", "cmrc2018": "qa"}.get(dataset, "seq_cls")
+    folders = harness.make_models(args.arch, args.vocab_file, folder, task, args.width_mult)
+    items, _ = read_dev_set(task, args.data_dir, dataset)
+    number = args.questions if task == "qa" else args.texts
+    lines = as_lines(dataset, itertools.islice(itertools.cycle(items), number))
+    flags = ["--input", "-", "--num_threads", str(args.threads), "--max_seq_length", str(harness.LENGTHS[dataset])]
+    python = [sys.executable, str(harness.ROOT / "deploy" / "predictor" / PYTHON), "--backend", "openvino"]
     results = {}
     for name, model in folders.items():
         commands = {PYTHON: [*python, *flags, "--model_path", model], CPP: [program, *flags, "--model_path", model]}
         answers = {who: run_job(command, lines, args.batch_size)[1] for who, command in commands.items()}
-        wrong = sum(not same(json.loads(a), json.loads(b)) for a, b in zip(*answers.values()))
+        wrong = sum(not same_answer(json.loads(a), json.loads(b)) for a, b in zip(*answers.values()))
         if wrong:
             sys.exit(f"{dataset}, {name}: {wrong} of {len(lines)} answers differ")
+        print(f"{dataset}, {name}: all {len(lines)} answers are the same", file=sys.stderr)
         rounds = {who: [] for who in commands}
         for _ in range(args.rounds):
             for who, command in commands.items():
@@ -148,16 +129,12 @@ def measure(args, program, dataset, folder):
             who: {column: statistics.median(figures[column] for figures in found) for column in COLUMNS}
             for who, found in rounds.items()
         }
-        print(f"{dataset}, {name}: all {len(lines)} answers are the same", file=sys.stderr)
     return results, libraries
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
-    add_job_flags(add, texts=1000, questions=96, rounds=3)
-    add("--singles", metavar="N", type=positive, default=60, help="texts that are sent one by one")
-    add("--output", metavar="FILE.json", type=json_file, help="for the figures; the tables go to FILE.md")
+    parser = harness.parser(__doc__, *harness.JOBS, texts=1000, questions=96)
+    parser.add_argument("--singles", metavar="N", type=int, default=60, help="texts that are sent one by one")
     args = parser.parse_args()
     if min(args.texts, args.questions) <= args.batch_size or args.singles <= WARM_UP:
         parser.error(f"more texts and questions than --batch_size are needed, and --singles above {WARM_UP}")
@@ -169,28 +146,27 @@ def main():
         for dataset in args.datasets:
             with tempfile.TemporaryDirectory() as models:
                 tables[dataset], libraries = measure(args, program, dataset, models)
-    machine = f"{args.threads} threads of {processor_kind()}; {engine_versions()}; Python {platform.python_version()}"
+    machine = harness.machine(args.threads)
     needs = {os.path.basename(path): os.path.getsize(path) for path in sorted(libraries) if os.path.exists(path)}
     figures = {"architecture": args.arch, "batch_size": args.batch_size, "machine": machine, "figures": tables}
     figures |= {"program, bytes": size, "libraries, bytes": needs}
     rows = []
     for dataset, results in tables.items():
         for name, found in results.items():
-            for who, values in found.items():
-                label = f"{dataset}, {name}" if who == PYTHON else ""
-                rows.append([label, f"`{who}`", *(f"{values[column]:.4g}" for column in COLUMNS)])
-            ratios = [
-                found[PYTHON][c] / found[CPP][c] if c != "rate" else found[CPP][c] / found[PYTHON][c] for c in COLUMNS
-            ]
-            rows.append(["", "times better", *(f"{ratio:.2f}" for ratio in ratios)])
+            for who, label in ((PYTHON, f"{dataset}, {name}"), (CPP, "")):
+                rows.append([label, f"`{who}`", *(f"{found[who][column]:.4g}" for column in COLUMNS)])
+            ratios = {column: found[PYTHON][column] / found[CPP][column] for column in COLUMNS}
+            ratios["rate"] = 1 / ratios["rate"]  # the more the better
+            rows.append(["", "times better", *(f"{ratio:.2f}" for ratio in ratios.values())])
     large = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in needs.items() if size > 1e6)
     small = ", ".join(name for name, size in needs.items() if size <= 1e6)
-    text = (
+    harness.write_results(
+        args.output,
+        figures,
         f"ERNIE 3.0-{args.arch}, batch size {args.batch_size}, {machine}",
-        markdown(["Data set, model", "", *COLUMNS.values()], rows),
+        harness.markdown(["Data set, model", "", *COLUMNS.values()], rows),
         f"The program: {size / 1e6:.2f} MB. It loads: {large}; smaller ones: {small}",
     )
-    write_results(args.output, figures, "\n\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,33 +10,26 @@ not UTF-8. For that the C++ tokenizer is built with the address and undefined be
 in turns, in one thread, on TNEWS's dev set. Needs g++ and ICU (libicu-dev).
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import workarounds  # noqa: F401  makes the predictor's package importable
-
-import argparse
 import importlib.util
 import json
-import platform
 import random
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
+from functools import partial
+from pathlib import Path
 
-from ernie_predictor.commandline import HelpFormatter, existing_file
 from ernie_predictor.dev_sets import read_dev_set
-from ernie_predictor.machine import processor_kind
 from ernie_predictor.tokenizer import TOKENIZERS, ErnieTokenizer
 from tokenizer_fuzz import ALL, make_vocab, random_texts
 from tqdm import tqdm
 
-VOCAB = ROOT / "examples" / "model" / "vocab.txt"
-CPP = ROOT / "deploy" / "predictor" / "cpp"
+VOCAB = Path(harness.VOCAB)
+CPP = harness.ROOT / "deploy" / "predictor" / "cpp"
 SOURCES = ("tests/tokenizer_dump.cpp", "tokenizer.cpp", "unicode.cpp", "json.cpp")
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
 CHUNK = 20_000
@@ -179,31 +172,20 @@ def measure(args, folder):
     program = build(folder, "-O2")
     (Path(folder) / "vocab.txt").write_bytes(Path(args.vocab_file).read_bytes())
     texts, _ = read_dev_set("seq_cls", args.data_dir, "tnews")
-    speeds, runs = {}, []
+    runs = {}
     for name in filter(importlib.util.find_spec, TOKENIZERS):
         tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, num_threads=1)
-        runs += [(f"Python, {name}", tokenizer, True), (f"Python, {name}, without offsets", tokenizer, False)]
-    for _, tokenizer, offsets in runs:
-        tokenizer.encode(texts, offsets)
-    for _ in tqdm(range(args.rounds), desc="speed", disable=None):
-        seconds = float(run(program, folder, texts, "--seconds"))
-        speeds.setdefault("C++", []).append(len(texts) / seconds)
-        for name, tokenizer, offsets in runs:
-            start = time.perf_counter()
-            tokenizer.encode(texts, offsets)
-            speeds.setdefault(name, []).append(len(texts) / (time.perf_counter() - start))
-    return len(texts), speeds
+        runs[f"Python, {name}"] = partial(tokenizer.encode, texts, True)
+        runs[f"Python, {name}, without offsets"] = partial(tokenizer.encode, texts, False)
+    own = []  # seconds by the program's own count, without its start
+    runs["C++"] = lambda: own.append(float(run(program, folder, texts, "--seconds")))
+    seconds = harness.in_turns(runs, args.rounds) | {"C++": own[1:]}
+    return len(texts), {name: [len(texts) / taken for taken in found] for name, found in seconds.items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
-    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
-    add("--vocab_file", metavar="FILE", type=existing_file, default=str(VOCAB), help="vocabulary for its texts")
-    add("--random", metavar="N", type=int, default=100_000, help="random texts, and random byte strings")
-    add("--seed", metavar="N", type=int, default=0, help="of the random texts")
-    add("--rounds", metavar="N", type=int, default=9, help="turns of each tokenizer")
-    add("--output", metavar="FILE", help="also writes the figures as JSON")
+    parser = harness.parser(__doc__, "data_dir", "vocab_file", "seed", "output", rounds=9)
+    parser.add_argument("--random", metavar="N", type=int, default=100_000, help="random texts, and byte strings")
     args = parser.parse_args()
     if shutil.which("g++") is None:
         sys.exit("g++ is not installed")
@@ -214,16 +196,17 @@ def main():
             number, speeds = measure(args, folder)
     except subprocess.CalledProcessError as e:
         sys.exit(f"{Path(e.cmd[0]).name} ended with status {e.returncode}: see above")
-    machine = f"one thread of {processor_kind()}; Python {platform.python_version()}"
-    print("\n| | Compared | Different |\n|---|---|---|")
-    for name, (compared, different) in results.items():
-        print(f"| {name} | {compared:,} | {different} |")
-    print(f"\n{machine}\n\n| TNEWS's dev set, {number:,} texts | Texts/s, median | Lowest and highest |\n|---|---|---|")
-    for name, values in speeds.items():
-        print(f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} |")
-    if args.output:
-        figures = {"machine": machine, "compared": results, "texts": number, "texts/s": speeds}
-        Path(args.output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    rows = [[name, f"{compared:,}", different] for name, (compared, different) in results.items()]
+    rates = [
+        [name, f"{statistics.median(v):,.0f}", f"{min(v):,.0f} to {max(v):,.0f}"] for name, v in sorted(speeds.items())
+    ]
+    harness.write_results(
+        args.output,
+        {"machine": harness.machine(1), "compared": results, "texts": number, "texts/s": speeds},
+        harness.markdown(["", "Compared", "Different"], rows),
+        harness.machine(1),
+        harness.markdown([f"TNEWS's dev set, {number:,} texts", "Texts/s, median", "Lowest and highest"], rates),
+    )
     sys.exit(any(different for _, different in results.values()))
 
 

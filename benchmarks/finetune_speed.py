@@ -9,19 +9,16 @@ apart. Loading Paddle and saving are not timed. Then both train a whole run (--s
 lost.
 """
 
+import harness  # isort: skip  sets up nothing of Paddle's surroundings, as the plain runs need it
+
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-# Nothing of the project here, which would set up Paddle's surroundings for the plain runs as well.
 
 
 def plain(args):
@@ -105,37 +102,37 @@ def plain(args):
     print("RESULT " + json.dumps(result))
 
 
-def run_plain(args, dataset, settings, steps, score):
-    command = [sys.executable, __file__, "--plain", "--dataset", dataset, "--model", args.model]
-    command += ["--data_dir", args.data_dir, "--steps", str(steps), *settings, *(["--score"] if score else [])]
-    done = subprocess.run(command, cwd=ROOT, env=args.plain_environment, capture_output=True, text=True)
+def run(command, **kwargs):
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, **kwargs)
+
+
+def run_plain(args, dataset, settings, score):
+    command = [__file__, "--plain", "--dataset", dataset, "--model", args.model, "--data_dir", args.data_dir]
+    command += [part for name, value in settings.items() for part in (f"--{name}", value)]
+    done = run([*command, "--score"] if score else command, env=harness.ENVIRONMENT)
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
     return json.loads(results[0].removeprefix("RESULT "))
 
 
-def run_ours(args, dataset, settings, steps, score):
+def run_ours(args, dataset, settings, score):
+    ours = {"batch_size": "per_device_train_batch_size", "steps": "max_steps", "epochs": "num_train_epochs"}
     with tempfile.TemporaryDirectory() as folder:
-        named = dict(zip(settings[::2], settings[1::2]))
-        command = [sys.executable, args.tasks[dataset].script, "--do_train"]
+        command = [args.tasks[dataset].script, "--do_train", "--model_name_or_path", args.model, "--dataset", dataset]
+        command += ["--data_dir", args.data_dir, "--output_dir", folder, "--logging_steps", 50]
         # Nothing is saved, and the last model is the one that is scored, as with the plain Trainer.
-        command += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
-        command += ["--model_name_or_path", args.model, "--dataset", dataset, "--data_dir", args.data_dir]
-        command += ["--output_dir", folder, "--max_steps", str(steps), "--logging_steps", "50"]
-        command += ["--per_device_train_batch_size", named["--batch_size"], "--weight_decay", "0.01"]
-        command += ["--per_device_eval_batch_size", named["--batch_size"], "--warmup_ratio", "0.1"]
-        command += ["--learning_rate", named["--learning_rate"], "--num_train_epochs", named["--epochs"]]
-        command += ["--max_seq_length", named["--max_seq_length"], "--doc_stride", named["--doc_stride"]]
+        command += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--weight_decay", 0.01]
+        command += ["--warmup_ratio", 0.1, "--per_device_eval_batch_size", settings["batch_size"]]
+        command += [part for name, value in settings.items() for part in (f"--{ours.get(name, name)}", value)]
         command += ["--do_eval"] if score else []
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = run(command, cwd=harness.ROOT)
         if done.returncode:
             sys.exit(done.stderr[-4000:])
-        metrics = json.loads((Path(folder) / dataset / "train_results.json").read_text())
-        result = {"samples_per_second": metrics["train_samples_per_second"]}
-        if score:
-            result["score"] = json.loads((Path(folder) / dataset / "metrics.json").read_text()).get("accuracy")
-        return result
+        written = Path(folder) / dataset
+        speed = json.loads((written / "train_results.json").read_text())["train_samples_per_second"]
+        accuracy = json.loads((written / "metrics.json").read_text()).get("accuracy") if score else None
+        return {"samples_per_second": speed, "score": accuracy}
 
 
 def main():
@@ -153,52 +150,41 @@ def main():
         "(default: %(default)s)")  # fmt: skip
     add("--epochs", metavar="N", type=float, default=5, help="of --score (default: %(default)s)")
     for name, kind in (("dataset", str), ("doc_stride", int)):  # of the processes that this one starts
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+        add(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    add("--plain", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.model = os.path.abspath(args.model)
+    args.model, args.data_dir = os.path.abspath(args.model), os.path.abspath(args.data_dir)
     if args.plain:
         return plain(args)
 
-    args.plain_environment = dict(os.environ)
-    import workarounds  # noqa: F401
-
-    from ernie_predictor.machine import processor_kind, usable_cores
-
-    from ernie.tasks import DATA_SETS, SEQ_CLS
+    from ernie.tasks import DATA_SETS, SEQ_CLS  # imports Paddle, with its surroundings set up
 
     args.tasks = {name: row.task for name, row in DATA_SETS.items()}
-    print(f"{processor_kind()}, {usable_cores()} cores; Python {platform.python_version()}")
-    print(f"Samples a second, median of {args.repeat} runs each\n")
-    print("| data set | length | batch | plain Trainer | this project | ratio (each pair) |")
-    print("|---|---|---|---|---|---|")
+    rows = []
     for dataset in args.datasets:
-        batch, length = {"cmrc2018": (12, 512)}.get(dataset, (32, 128))
+        batch_size, length = {"cmrc2018": (12, 512)}.get(dataset, (32, 128))
         settings = {
-            "--batch_size": args.batch_size or batch,
-            "--max_seq_length": args.max_seq_length or length,
-            "--doc_stride": 128,
-            "--learning_rate": args.learning_rate,
-            "--epochs": args.epochs,
+            "batch_size": args.batch_size or batch_size,
+            "max_seq_length": args.max_seq_length or length,
+            "doc_stride": 128,
+            "learning_rate": args.learning_rate,
+            "epochs": args.epochs,
+            "steps": max(args.steps // 10, 4) if dataset == "cmrc2018" else args.steps,
         }
-        batch, length = settings["--batch_size"], settings["--max_seq_length"]
-        settings = [str(part) for pair in settings.items() for part in pair]
-        steps = max(args.steps // 10, 4) if dataset == "cmrc2018" else args.steps
-        pairs = []
-        for _ in range(args.repeat):
-            runs = [runner(args, dataset, settings, steps, False) for runner in (run_plain, run_ours)]
-            pairs.append([run["samples_per_second"] for run in runs])
-        medians = [statistics.median(column) for column in zip(*pairs)]
-        ratios = ", ".join(f"{b / a:.2f}" for a, b in pairs)
-        print(
-            f"| {dataset} | {length} | {batch} | {medians[0]:.1f} | {medians[1]:.1f} "
-            f"| **{medians[1] / medians[0]:.2f}** ({ratios}) |",
-            flush=True,
-        )
+        ways = (run_plain, run_ours)
+        pairs = [
+            [way(args, dataset, settings, False)["samples_per_second"] for way in ways] for _ in range(args.repeat)
+        ]
+        plain_speed, speed = (statistics.median(column) for column in zip(*pairs))
+        ratio = f"**{speed / plain_speed:.2f}** ({', '.join(f'{b / a:.2f}' for a, b in pairs)})"
+        lengths = (settings["max_seq_length"], settings["batch_size"])
+        rows.append([dataset, *lengths, f"{plain_speed:.1f}", f"{speed:.1f}", ratio])
         if args.score and args.tasks[dataset] is SEQ_CLS:
-            scores = [runner(args, dataset, settings, -1, True)["score"] for runner in (run_plain, run_ours)]
-            plain_score, score = (f"{100 * s:.1f}" for s in scores)
-            print(f"\n{dataset}, {args.epochs:g} epochs, dev accuracy: plain {plain_score}, this project {score}\n")
+            plain_score, score = (way(args, dataset, settings | {"steps": -1}, True)["score"] for way in ways)
+            print(f"{dataset}, {args.epochs:g} epochs, dev accuracy: plain {100 * plain_score:.1f}, this project "
+                  f"{100 * score:.1f}")  # fmt: skip
+    print(f"{harness.machine()}\nSamples a second, median of {args.repeat} runs each\n")
+    print(harness.markdown(["data set", "length", "batch", "plain Trainer", "this project", "ratio (each pair)"], rows))
 
 
 if __name__ == "__main__":

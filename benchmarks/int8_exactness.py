@@ -7,25 +7,16 @@ it comes, without what the predictor sets for it. The dev set is answered with e
 alone, in batches of 32; medians.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import workarounds  # noqa: F401  before Paddle
-
-import argparse
 import os
 import statistics
-import time
+from functools import partial
 
 import numpy as np
-from compression_speed import markdown
 from ernie_predictor import Predictor, load_task
-from ernie_predictor.commandline import HelpFormatter, positive, run
 from ernie_predictor.dev_sets import read_dev_set, score
-from ernie_predictor.machine import processor_kind
-from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engine, installed_engines, open_onnx
+from ernie_predictor.runtimes import ENGINE_NAMES, fastest_engine, installed_engines, open_onnx
 
 
 def onnxruntime_alone(path, threads, optimized=True):
@@ -53,14 +44,11 @@ def openvino_alone(path, threads):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__, "data_dir", "threads", "rounds")
     add = parser.add_argument
     add("--original", metavar="DIR", required=True, help="folder of the FP32 model")
     add("--compressed", metavar="DIR", required=True, help="folder of its INT8 model")
     add("--dataset", metavar="NAME", required=True, help="whose dev set is answered")
-    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
-    add("--threads", metavar="N", type=positive, default=2, help="for one batch")
-    add("--rounds", metavar="N", type=positive, default=3, help="turns of each engine")
     args = parser.parse_args()
 
     task = load_task(args.original, num_threads=args.threads)
@@ -77,32 +65,25 @@ def main():
         models[f"{ENGINE_NAMES[engine]}, INT8{taken}"] = open_onnx(compressed, engine, args.threads)
         alone = openvino_alone if engine == "openvino" else onnxruntime_alone
         models[f"{ENGINE_NAMES[engine]}, INT8, alone"] = alone(compressed, args.threads)
-    found, times = {}, {}
-    for turn in range(args.rounds + 1):
-        for name, model in models.items():
-            time.sleep(0.1)  # the threads of the model before spin for a while
-            start = time.perf_counter()
-            found[name] = Predictor(task, model).run(features)
-            if turn > 0:  # at first kernels are made for every length
-                times.setdefault(name, []).append(time.perf_counter() - start)
+    found = {}
+
+    def answer(name):
+        found[name] = Predictor(task, models[name]).run(features)
+
+    times = harness.in_turns({name: partial(answer, name) for name in models}, args.rounds)
     logits = {name: np.concatenate([np.ravel(a) for row in rows for a in row]) for name, rows in found.items()}
     answers = {name: task.read(pairs, notes, rows) for name, rows in found.items()}
     fp32, exact = "ONNX Runtime, FP32", "exactly"
-    print(f"{args.dataset}, {len(items)} items; {args.threads} threads of {processor_kind()}; {engine_versions()}\n")
+    print(f"{args.dataset}, {len(items)} items; {harness.machine(args.threads)}\n")
     rows = []
     for name in models:
         errors = [np.sqrt(np.mean((logits[name] - logits[a]) ** 2) / np.mean(logits[a] ** 2)) for a in (fp32, exact)]
         others = [sum(map(differ, answers[name], answers[a])) for a in (fp32, exact)]
         speed, found_score = len(items) / statistics.median(times[name]), score(task.name, answers[name], gold)
-        rows.append(
-            [
-                *(name, f"{speed:.0f}", f"{100 * list(found_score.values())[-1]:.2f}"),
-                *(f"{100 * error:.1f}%" for error in errors),
-                *map(str, others),
-            ]
-        )
+        cells = [name, f"{speed:.0f}", f"{100 * list(found_score.values())[-1]:.2f}"]
+        rows.append([*cells, *(f"{100 * error:.1f}%" for error in errors), *others])
     header = ["", "items/s", "dev score", "logits' error to FP32, RMS", "to exactly", "other answers than FP32"]
-    print(markdown([*header, "than exactly"], rows))
+    print(harness.markdown([*header, "than exactly"], rows))
 
 
 def differ(answer, other):
@@ -115,4 +96,4 @@ def differ(answer, other):
 
 
 if __name__ == "__main__":
-    run(main, "../requirements.txt")
+    harness.run(main, "../requirements.txt")

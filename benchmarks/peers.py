@@ -11,15 +11,12 @@ are medians over rounds, ratios are of the same round. Peers that are not instal
 """
 
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CHILD = sys.argv[1:2] == ["--child"]  # the peers' process, where there is no Paddle
+CHILD = sys.argv[1:2] == ["--child"]  # the peers' process, where there is no Paddle, and nothing of this project
 if not CHILD:
-    sys.path.insert(0, str(ROOT))
-    import workarounds  # noqa: F401  before Paddle
+    import harness  # isort: skip  makes the project's packages importable
+    from harness import markdown, speed_up
 
-import argparse
 import contextlib
 import importlib.metadata
 import json
@@ -30,23 +27,14 @@ import statistics
 import subprocess
 import tempfile
 import time
-import types
+from pathlib import Path
 
 import numpy as np
-
-if not CHILD:
-    from compression_speed import json_file, make_folders, markdown, paddle_inference, random_batch, write_results
-    from ernie_predictor.commandline import HelpFormatter, existing_file
-    from ernie_predictor.machine import has_bf16, processor_kind
-    from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engine, open_onnx
-    from paddlenlp.transformers import AutoModelForSequenceClassification
-    from predictor_speed import speed_up
-
-    from examples.make_model import ARCHITECTURES, VOCAB
 
 PACKAGES = ("torch", "transformers", "optimum", "optimum-onnx", "optimum-intel", "onnxruntime", "openvino", "nncf")
 PADDLE = "Paddle Inference (published)"
 OURS = "This project"
+LIMITS = {"FP32": 1e-4, "BF16": 0.05, "INT8": 0.15}  # of errors, as a share of the largest logit
 
 # PaddleNLP's names of weights, and those of Hugging Face's BERT; in this order.
 BERT_NAMES = {
@@ -266,6 +254,8 @@ class Peers:
 
 def write_bert(source, folder):
     """The weights of a PaddleNLP classifier as Hugging Face's BERT has them, and its sizes."""
+    from paddlenlp.transformers import AutoModelForSequenceClassification
+
     model = AutoModelForSequenceClassification.from_pretrained(source)
     weights = {}
     for name, value in model.state_dict().items():
@@ -283,13 +273,6 @@ def write_bert(source, folder):
     sizes = {name: getattr(config, name) for name in (*names, "max_position_embeddings", "type_vocab_size")}
     sizes |= {"num_labels": config.num_labels, "layer_norm_eps": model.ernie.embeddings.layer_norm._epsilon}
     (folder / "bert.json").write_text(json.dumps(sizes), encoding="utf-8")
-
-
-def shape(text):
-    batch, _, length = text.partition("x")
-    if not (batch.isdecimal() and length.isdecimal() and int(batch) and 1 <= int(length) <= 512):
-        raise argparse.ArgumentTypeError(f"{text}: expected BATCHxLENGTH, as 32x64, of at most 512 tokens")
-    return text
 
 
 def tables_of(args, times, errors, about):
@@ -326,7 +309,7 @@ def tables_of(args, times, errors, about):
             verdict = "" if low > 1 else ", **peer ahead**" if high < 1 else ", no clear difference"
             yield f"{middle:.2f}x ({low:.2f} to {high:.2f}){verdict}: {peer[0]}"
 
-    return "\n\n".join([
+    return [
         f"{about}. Medians over {args.rounds} rounds, from the smallest to the largest.",
         "The fastest of each precision is bold, the pruned model aside. Error: of the logits against Paddle "
         "Inference's, as a share of the largest logit.",
@@ -338,33 +321,30 @@ def tables_of(args, times, errors, about):
         "This project against the fastest peer of the same precision, in the same round:",
         markdown(["times as fast", "precision", *columns],
                  [[*key, *against_peers(key)] for key in keys if key[0].startswith(OURS)]),
-    ]) + "\n"  # fmt: skip
+    ]  # fmt: skip
 
 
 def main():
     if CHILD:
         return run_child(**json.loads(sys.argv[2]))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__, "arch", "vocab_file", "threads", "output", rounds=5,
+                            shapes=["32x24", "32x64", "32x128", "1x32"])  # fmt: skip
     add = parser.add_argument
-    add("--peers_python", metavar="FILE", default=str(ROOT / ".venv-peers" / "bin" / "python"),
-        help="Python of the peers' environment (default: .venv-peers/bin/python)")  # fmt: skip
-    add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
-    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
-    add("--threads", metavar="N", type=int, default=2, help="for one batch")
-    add("--shapes", metavar="SHAPE", type=shape, nargs="+", default=["32x24", "32x64", "32x128", "1x32"],
-        help="batch x length")  # fmt: skip
-    add("--rounds", metavar="N", type=int, default=5, help="turns of each")
+    python = str(harness.ROOT / ".venv-peers" / "bin" / "python")
+    add("--peers_python", metavar="FILE", default=python, help="Python of the peers' environment (default: "
+        ".venv-peers/bin/python)")  # fmt: skip
     add("--no_compile", action="store_true", help="without torch.compile, which compiles for minutes")
-    add("--output", metavar="FILE.json", type=json_file, help="for the figures; the tables go to FILE.md")
     args = parser.parse_args()
     if not shutil.which(args.peers_python):
         parser.error(f"{args.peers_python}: no such program; `make peers` installs the peers")
+    from ernie_predictor.machine import has_bf16
+    from ernie_predictor.runtimes import ENGINE_NAMES, fastest_engine, open_onnx
+    from harness.models import check_logits, make_folders, paddle_inference, random_batch
 
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         print("making models: a minute or two", file=sys.stderr)
-        making = types.SimpleNamespace(task="seq_cls", arch=args.arch, vocab_file=args.vocab_file, width_mult=0.75)
-        folders, vocab_size = make_folders(making, name)
+        folders, vocab_size = make_folders("seq_cls", args.arch, args.vocab_file, name)
         shutil.copy(Path(folders["FP32"], "model.onnx"), folder / "export.onnx")
         write_bert(folder / "pretrained", folder)
 
@@ -404,10 +384,9 @@ def main():
             expected = paddle(batch)[0]
             for key in keys:
                 logits = here[key](batch)[0] if key in here else theirs[key].ask(key, folder / f"{s}.npz", 0)
-                error = float(np.abs(logits - expected).max() / np.abs(expected).max())
-                if "width" not in key[0] and not error < {"FP32": 1e-4, "BF16": 0.05, "INT8": 0.15}[key[1]]:
-                    sys.exit(f"{', '.join(key)}: the logits differ from Paddle's by {100 * error:.2f}% of the largest")
-                errors[key] = max(errors[key], error)
+                if "width" not in key[0]:
+                    error = check_logits(", ".join(key), [logits], [expected], LIMITS[key[1]])
+                    errors[key] = max(errors[key], error)
             calls = 1 if batch["input_ids"].size > 512 else 10
             for number in range(args.rounds):
                 print(f"{s}, round {number + 1} of {args.rounds}", file=sys.stderr)
@@ -418,8 +397,7 @@ def main():
 
     packages = ", ".join(f"{package} {version}" for package, version in versions.items())
     about = (f"ERNIE 3.0-{args.arch.capitalize()}'s architecture, a classifier of 15 classes, random weights, "
-             f"{args.threads} threads of {processor_kind()}; this project with {engine_versions()}, Python "
-             f"{platform.python_version()}; peers with {packages or 'none'}")  # fmt: skip
+             f"{harness.machine(args.threads)}; peers with {packages or 'none'}")  # fmt: skip
     figures = {
         "about": about,
         "seconds of each round": [
@@ -428,7 +406,7 @@ def main():
             for name, precision in keys
         ],
     }  # fmt: skip
-    write_results(args.output, figures, tables_of(args, times, errors, about))
+    harness.write_results(args.output, figures, *tables_of(args, times, errors, about))
 
 
 if __name__ == "__main__":

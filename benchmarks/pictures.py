@@ -3,7 +3,6 @@
 python benchmarks/predictor_speed.py --output benchmarks/results/predictor_speed.json
 python benchmarks/serving_load.py --output benchmarks/results/serving_load.json
 python benchmarks/choose_model.py
-python benchmarks/growth.py --output benchmarks/results/growth.json
 python benchmarks/pictures.py                     docs/images/*.svg, from benchmarks/results/
 
 Text stays text, in the reader's own font, and the background is transparent, for light and dark pages.
@@ -113,6 +112,14 @@ CHOICE_WORDS = {
 }
 
 
+def look_of(axes, sides=(), **ticks):
+    """Axes with lines at some sides only."""
+    axes.tick_params(**(ticks if sides else {"length": 0, **ticks}), colors=INK)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in sides)
+        spine.set_color(SOFT)
+
+
 def draw_speedup(figures, words, path):
     """Bars of texts per second, as multiples of the published way: a group per data set, a bar per model."""
     speeds = figures["texts/s"]
@@ -125,10 +132,8 @@ def draw_speedup(figures, words, path):
                         label=words[name])  # fmt: skip
         axes.bar_label(bars, [f"{height:.1f}x" for height in heights], color=INK, fontsize=9, padding=2)
     axes.set_xticks(range(len(speeds)), [words[dataset] for dataset in speeds], color=INK, fontsize=10)
-    axes.tick_params(length=0)
     axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    look_of(axes)
     axes.margins(x=0.03, y=0.12)
     axes.legend(loc="upper right", frameon=False, labelcolor=INK, fontsize=9)
     axes.set_title(words["title"], color=INK, fontsize=10, loc="left", pad=10)
@@ -156,13 +161,11 @@ def draw_servers(figures, words, path):
         axes.set_xscale("log", base=2)
         axes.set_xticks(clients, list(map(str, clients)), color=INK, fontsize=9)
         axes.minorticks_off()
-        axes.tick_params(length=0, colors=INK, labelsize=8)
         axes.set_xlabel(words["clients"], color=INK, fontsize=8)
         axes.set_title(words[title], color=INK, fontsize=10, loc="left")
         axes.grid(axis="y", color=SOFT, alpha=0.25)
         axes.margins(x=0.12, y=0.18)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        look_of(axes, labelsize=8)
     speed.set_ylim(bottom=0)
     figure.legend(*speed.get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 0.04), ncols=3,
                   columnspacing=3,
@@ -198,11 +201,8 @@ def draw_choice(results, words, path, precision):
             axes.set_title(words["panel"].format(batch_size=batch_size, threads=number), color=INK, fontsize=9)
             axes.set_xlabel(words["x"], color=INK, fontsize=8)
             axes.xaxis.set_major_formatter("{x:,g}")
-            axes.tick_params(colors=INK, labelsize=8, which="both")
             axes.grid(color=SOFT, alpha=0.25, linewidth=0.5)
-            for side, spine in axes.spines.items():
-                spine.set_visible(side in ("left", "bottom"))
-                spine.set_color(SOFT)
+            look_of(axes, ("left", "bottom"), labelsize=8, which="both")
     handles = [plt.Line2D([], [], linestyle="", color=c, marker=m, label=words.get(name, name))
                for name, (c, m) in FAMILIES.items()]  # fmt: skip
     handles.append(plt.Line2D([], [], color=SOFT, linewidth=1, label=words["front"]))
@@ -229,7 +229,8 @@ def draw_models(axes, points, models):
     points = {name: (x, max(y, LOWEST)) for name, (x, y) in points.items()}
     for name, place in points.items():
         family = models[name]["family"]
-        axes.plot(*place, FAMILIES[family][1], color=colour_of(models[name]), markersize=5,
+        colour, marker = FAMILIES[family]
+        axes.plot(*place, marker, color=colour, markersize=5,
                   zorder=3 if family == "ERNIE 3.0" else 2)  # fmt: skip
     axes.set_ylim(LOWEST - 0.5, 80.5)
     # Each label goes where it covers nothing, as near to its point as it can; those of ERNIE 3.0 go first, to the left.
@@ -237,6 +238,7 @@ def draw_models(axes, points, models):
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in axes.transData.transform(list(points.values()))]
     for name in sorted(points, key=lambda name: (models[name]["family"] != "ERNIE 3.0", -points[name][1])):
         ours = models[name]["family"] == "ERNIE 3.0"
+        colour, _ = FAMILIES[models[name]["family"]]
         text = (name.split("-")[2].capitalize() + " " if ours else "") + f"{models[name]['parameters']}M"
         text += f" ↓{models[name]['average']:.1f}" if models[name]["average"] < LOWEST else ""
         x, y = axes.transData.transform(points[name])
@@ -249,14 +251,10 @@ def draw_models(axes, points, models):
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 break
         taken.append(box)
-        line = {"arrowstyle": "-", "color": colour_of(models[name]), "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(text, points[name], (left - x, dy), textcoords="offset points", va="center", fontsize=7,
-                      color=colour_of(models[name]), fontweight="bold" if ours else "normal",
+                      color=colour, fontweight="bold" if ours else "normal",
                       arrowprops=line if distance > 10 else None)  # fmt: skip
-
-
-def colour_of(model):
-    return FAMILIES[model["family"]][0]
 
 
 def save(figure, path, bottom=0.03, top=1):
@@ -279,7 +277,6 @@ def main():
     for results, draw, texts, name in (
         ("predictor_speed.json", draw_speedup, WORDS, "speedup"),
         ("serving_load.json", draw_servers, WORDS, "servers"),
-        ("growth.json", draw_growth, GROWTH_WORDS, "growth"),
         *(
             ("choose_model.json", functools.partial(draw_choice, precision=name), CHOICE_WORDS, f"choose_model_{name}")
             for name in ("fp32", "int8", "pruned_int8")
@@ -291,64 +288,6 @@ def main():
         figures = json.loads((args.results / results).read_text(encoding="utf-8"))
         for language, words in texts.items():
             draw(figures, words, args.output_dir / f"{name}{language}.svg")
-
-
-GROWTH_WORDS = {
-    "": {
-        "texts": "number of texts",
-        "lengths": "tokens per text",
-        "clients": "clients of a server",
-        "seconds": "seconds",
-        "p50": "p50, ms",
-        "megabytes": "memory, MB",
-        "line": "straight line",
-        "setup": "ERNIE 3.0 {small_arch} (texts) and {arch} (the rest), INT8, {threads} threads of {processor}",
-    },
-    "_zh": {
-        "texts": "文本条数",
-        "lengths": "每条的 token 数",
-        "clients": "服务的并发客户端数",
-        "seconds": "耗时，秒",
-        "p50": "延迟 p50，毫秒",
-        "megabytes": "内存，MB",
-        "line": "直线拟合",
-        "setup": "ERNIE 3.0 {small_arch}（文本条数）、{arch}（其余），INT8，{processor} {threads} 线程",
-    },
-}
-
-
-def draw_growth(figures, words, path):
-    """Time above and memory below, against what grows; the straight line nearest to the times is dashed."""
-    parts = [name for name in ("texts", "lengths", "clients") if name in figures["parts"]]
-    figure, axes = plt.subplots(2, len(parts), figsize=(2.9 * len(parts), 4.4), squeeze=False)
-    for (top, bottom), name in zip(axes.T, parts):
-        rows, found = figures["parts"][name]["rows"], figures["parts"][name]["growth"]
-        sizes = [row["size"] for row in rows]
-        scale = 1000 if name == "clients" else 1
-        if "line" in found:
-            start, slope = found["line"]["coefficients"]
-            top.plot(sizes, [scale * (start + slope * size) for size in sizes], "--", color=SOFT, lw=1,
-                     label=words["line"])  # fmt: skip
-        top.plot(sizes, [scale * row["seconds"] for row in rows], "o-", color=COLOURS[2], ms=4, lw=1.5)
-        bottom.plot(sizes, [row["megabytes"] for row in rows], "o-", color=COLOURS[3], ms=4, lw=1.5)
-        top.set_ylabel(words["p50" if name == "clients" else "seconds"], color=INK, fontsize=9)
-        bottom.set_ylabel(words["megabytes"], color=INK, fontsize=9)
-        bottom.set_xlabel(words[name], color=INK, fontsize=9)
-        if name != "lengths":  # over decades
-            top.loglog()
-            bottom.semilogx()
-        bottom.set_ylim(0, 1.15 * max(row["megabytes"] for row in rows))
-        for ax in (top, bottom):
-            ax.tick_params(colors=INK, labelsize=8, which="both")
-            ax.patch.set_alpha(0)
-            for side in ("top", "right"):
-                ax.spines[side].set_visible(False)
-            for side in ("left", "bottom"):
-                ax.spines[side].set_color(INK)
-    axes[0][0].legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=8)
-    setup = words["setup"].format(**figures["about"], processor=figures["about"]["machine"]["processor"])
-    figure.text(0.01, 0.01, setup, color=SOFT, fontsize=6.5)
-    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -7,36 +7,26 @@ The published way is Paddle Inference FP32 with oneDNN, PaddleNLP's tokenizer in
 input, padded to their longest text; answers are read with PaddleNLP's own functions. The same way runs BERT-Base's
 architecture. Weights are random, which changes no speed. All read the same texts in turns, a few rounds; the figures
 are medians, and ratios are of the same round. Tokenizing alone, in batches of 64, is measured before any model runs.
-The last two tables have the form of the published ones, with the published QPS beside.
+The last table has the form of the published one, with the published QPS beside.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import workarounds  # noqa: F401  before Paddle
-
-import argparse
-import concurrent.futures
 import importlib.util
 import itertools
-import multiprocessing
 import os
-import platform
 import statistics
+import sys
 import tempfile
-import time
 import types
+from functools import partial
 
 import numpy as np
-from compression_speed import LABELS, json_file, make_folders, markdown, paddle_inference, write_results
 from ernie_predictor import ErniePredictor, load_task
-from ernie_predictor.commandline import HelpFormatter, existing_file, positive
-from ernie_predictor.machine import processor_kind
-from ernie_predictor.runtimes import engine_versions
 from ernie_predictor.tasks import join_tokens
 from ernie_predictor.tokenizer import TOKENIZERS
+from harness import markdown, speed_up
+from harness.models import LABELS, make_folders, paddle_inference
 from paddlenlp.metrics.squad import compute_prediction
 from paddlenlp.transformers import (
     BertConfig,
@@ -49,9 +39,7 @@ from paddlenlp.transformers import (
 from ernie.data import load_examples
 from ernie.static_model import save_static_model
 from ernie.tasks import DATA_SETS
-from examples.make_model import ARCHITECTURES, VOCAB
 
-LENGTHS = {"tnews": 128, "msra_ner": 128, "cmrc2018": 512}  # as configs/default.yml trains
 BERT = {
     "seq_cls": BertForSequenceClassification,
     "token_cls": BertForTokenClassification,
@@ -65,15 +53,6 @@ PUBLISHED_CPU_QPS = {
     "INT8": {"tnews": "600.35 (1.9x)", "msra_ner": "141.00 (1.6x)", "cmrc2018": "56.51 (1.7x)"},
     "width 0.75, FP32": {"tnews": "408.65 (1.3x)", "msra_ner": "122.13 (1.3x)", "cmrc2018": "48.47 (1.4x)"},
     "width 0.75, INT8": {"tnews": "704.42 (2.3x)", "msra_ner": "215.58 (2.4x)", "cmrc2018": "75.23 (2.2x)"},
-}
-PUBLISHED_GPU = "NVIDIA T4, CUDA 11.2, cuDNN 8.2"
-PUBLISHED_GPU_QPS = {
-    "FP32": {"tnews": "1123.85 (1.0x)", "msra_ner": "366.75 (1.0x)", "cmrc2018": "146.84 (1.0x)"},
-    "FP16": {"tnews": "2672.41 (2.4x)", "msra_ner": "840.11 (2.3x)", "cmrc2018": "303.43 (2.1x)"},
-    "INT8": {"tnews": "3226.26 (2.9x)", "msra_ner": "889.33 (2.4x)", "cmrc2018": "348.84 (2.4x)"},
-    "width 0.75, FP32": {"tnews": "1424.01 (1.3x)", "msra_ner": "454.27 (1.2x)", "cmrc2018": "183.77 (1.3x)"},
-    "width 0.75, FP16": {"tnews": "3577.62 (3.2x)", "msra_ner": "1138.77 (3.1x)", "cmrc2018": "445.71 (3.0x)"},
-    "width 0.75, INT8": {"tnews": "3635.48 (3.2x)", "msra_ner": "1105.26 (3.0x)", "cmrc2018": "444.27 (3.0x)"},
 }
 
 
@@ -159,21 +138,11 @@ def make_bert(task, vocab_size, folder):
     save_static_model(model, folder)
 
 
-def agreement(found, expected):
-    return sum(map(lambda a, b: a == b, found, expected)) / len(expected)
-
-
 def plain_answers(task, answers):
     """The predictor's answers as the published way gives them."""
     if task == "seq_cls":
         return [LABELS[task].index(a["label"]) for a in answers]
     return [a["answer"] for a in answers]
-
-
-def seconds(function, *arguments):
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
 
 
 def measure_tokenizing(args, folder, published, items, published_items):
@@ -183,20 +152,19 @@ def measure_tokenizing(args, folder, published, items, published_items):
         if importlib.util.find_spec(name):
             task = load_task(folder, None, published.max_length, args.threads, name)
             runs.append((f"predictor, {name}", task.tokenize, [task.check(item) for item in items]))
-    times = {}
-    for _ in range(3 * args.rounds):
-        for name, tokenize, texts in runs:
-            chunks = [texts[begin : begin + 64] for begin in range(0, len(texts), 64)]
-            times.setdefault(name, []).append(sum(seconds(tokenize, chunk) for chunk in chunks))
-    return times
+
+    def tokenize_all(tokenize, texts):
+        for begin in range(0, len(texts), 64):
+            tokenize(texts[begin : begin + 64])
+
+    return harness.in_turns({name: partial(tokenize_all, *run) for name, *run in runs}, 3 * args.rounds)
 
 
 def measure(args, dataset, folder):
     """({who: seconds of the whole job, each round}, {who: seconds of tokenizing}, texts)."""
-    task, max_length = DATA_SETS[dataset].task.name, LENGTHS[dataset]
+    task, max_length = DATA_SETS[dataset].task.name, harness.LENGTHS[dataset]
     items, published_items = load_texts(dataset, args.data_dir, args.texts if task != "qa" else args.questions)
-    making = types.SimpleNamespace(task=task, arch=args.arch, vocab_file=args.vocab_file, width_mult=args.width_mult)
-    folders, vocab_size = make_folders(making, folder)
+    folders, vocab_size = make_folders(task, args.arch, args.vocab_file, folder, args.width_mult)
     make_bert(task, vocab_size, os.path.join(folder, "bert"))
     tokenizer = ErnieTokenizer.from_pretrained(folders["FP32"])
     arguments = (tokenizer, max_length, args.batch_size, args.threads)
@@ -216,29 +184,16 @@ def measure(args, dataset, folder):
         )
         for name, model_dir in folders.items()
     }
-    runs = {name: (p.predict, published_items) for name, p in published.items()}
-    runs |= {name: (p.predict, items) for name, p in ours.items()}
+    runs = {name: partial(p.predict, published_items) for name, p in published.items()}
+    runs |= {name: partial(p.predict, items) for name, p in ours.items()}
     if task != "token_cls":  # whose wordpieces and characters are counted differently
-        share = agreement(
-            plain_answers(task, ours["predictor, FP32"].predict(items)), published[PUBLISHED].predict(published_items)
-        )
+        found, expected = ours["predictor, FP32"].predict(items), published[PUBLISHED].predict(published_items)
+        same = [answer == wanted for answer, wanted in zip(plain_answers(task, found), expected)]
+        share = sum(same) / len(same)
         if share < 0.95:
             sys.exit(f"{dataset}: only {100 * share:.1f}% of the answers are those of the published way")
         print(f"{dataset}: {100 * share:.1f}% of the answers are those of the published way", file=sys.stderr)
-    whole = {}
-    for turn in range(args.rounds + 1):
-        for name, (predict, texts) in runs.items():
-            time.sleep(0.1)  # the threads of the engine before spin for a while
-            took = seconds(predict, texts)
-            if turn > 0:  # at first kernels are made for every length
-                whole.setdefault(name, []).append(took)
-    return whole, alone, len(items)
-
-
-def speed_up(times, reference):
-    """How many times as fast: (the median over rounds, the smallest, the largest)."""
-    ratios = [b / a for a, b in zip(times, reference)]
-    return statistics.median(ratios), min(ratios), max(ratios)
+    return harness.in_turns(runs, args.rounds), alone, len(items)
 
 
 def tables_of(args, results, machine):
@@ -267,7 +222,7 @@ def tables_of(args, results, machine):
 
     both = [cell for dataset in results for cell in (dataset.upper(), f"{dataset.upper()}, published")]
     own = {name: f"ERNIE 3.0-{args.arch.capitalize()}, {name.removeprefix('predictor, ')}" for name in names_of_models}
-    return "\n\n".join([
+    return [
         f"ERNIE 3.0-{args.arch.capitalize()}'s architecture, random weights, batch size {args.batch_size}, {machine}. "
         f"Medians over {args.rounds} rounds; ratios from the smallest to the largest.",
         markdown(["texts/s, whole job (times the published way; times BERT-Base)", *names],
@@ -280,45 +235,20 @@ def tables_of(args, results, machine):
                  [["published way, FP32", *published_form(PUBLISHED, {})],
                   *([own[name], *published_form(name, PUBLISHED_CPU_QPS.get(name.removeprefix("predictor, "), {}))]
                     for name in names_of_models if name.startswith("predictor"))]),
-        f"QPS on GPU. Published: {PUBLISHED_GPU}. Not measured here: this takes a GPU and "
-        "`deploy/predictor/infer_gpu.py --benchmark`.",
-        markdown(["QPS", *both],
-                 [[f"ERNIE 3.0-Medium, {name}", *(cell for dataset in results for cell in ("", published[dataset]))]
-                  for name, published in PUBLISHED_GPU_QPS.items()]),
-    ]) + "\n"  # fmt: skip
-
-
-def add_job_flags(add, texts, questions, rounds):
-    """The flags of a program that measures whole jobs: of which texts, with which models, how often."""
-    add("--datasets", nargs="+", metavar="NAME", choices=LENGTHS, default=list(LENGTHS), help="whose texts are taken")
-    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has a folder for each data set")
-    add("--vocab_file", metavar="FILE", type=existing_file, default=VOCAB, help="vocabulary")
-    add("--arch", choices=ARCHITECTURES, default="medium", help="of ERNIE 3.0, or the sample's")
-    add("--width_mult", metavar="N", type=float, default=0.75, help="share of the width of the narrow models")
-    add("--texts", metavar="N", type=positive, default=texts, help="of the dev set, from its beginning, or again and "
-        "again")  # fmt: skip
-    add("--questions", metavar="N", type=positive, default=questions, help="of cmrc2018, whose contexts are long")
-    add("--batch_size", metavar="N", type=positive, default=32, help="texts per batch")
-    add("--threads", metavar="N", type=positive, default=2, help="for one batch")
-    add("--rounds", metavar="N", type=positive, default=rounds, help="turns of each")
+    ]  # fmt: skip
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
-    add_job_flags(add, texts=400, questions=32, rounds=3)
-    add("--backend", default="auto", help="of infer_cpu.py")
-    add("--output", metavar="FILE.json", type=json_file, help="for the figures, which pictures.py draws; the tables go "
-        "to FILE.md")  # fmt: skip
+    parser = harness.parser(__doc__, *harness.JOBS, texts=400, questions=32)
+    parser.add_argument("--backend", default="auto", help="of infer_cpu.py")
     args = parser.parse_args()
 
     results = {}
     for dataset in args.datasets:
         # A process for each, since Paddle keeps the memory of all batches: of three data sets it took 13 GB.
-        process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        with tempfile.TemporaryDirectory() as folder, process:
-            results[dataset] = process.submit(measure, args, dataset, folder).result()
-    machine = f"{args.threads} threads of {processor_kind()}; {engine_versions()}; Python {platform.python_version()}"
+        with tempfile.TemporaryDirectory() as folder:
+            results[dataset] = harness.apart(measure, args, dataset, folder)
+    machine = harness.machine(args.threads)
     figures = {
         "architecture": args.arch,
         "batch_size": args.batch_size,
@@ -331,7 +261,7 @@ def main():
         "seconds of each round": {dataset: whole for dataset, (whole, _, _) in results.items()},
         "seconds of each round, tokenizing alone": {dataset: alone for dataset, (_, alone, _) in results.items()},
     }
-    write_results(args.output, figures, tables_of(args, results, machine))
+    harness.write_results(args.output, figures, *tables_of(args, results, machine))
 
 
 if __name__ == "__main__":

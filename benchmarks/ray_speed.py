@@ -11,29 +11,27 @@ out of order, if a label differs from infer_cpu.py's, or if the memory grows by 
 the blocks to the last.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-PREDICTOR = ROOT / "deploy" / "predictor"
-sys.path.insert(0, str(PREDICTOR))
-
-import argparse
 import contextlib
 import itertools
 import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import psutil
 from ernie_predictor import load_task
-from ernie_predictor.commandline import HelpFormatter, positive
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import processor_kind, usable_cores
+from harness import positive
 from tqdm import tqdm
+
+PREDICTOR = harness.ROOT / "deploy" / "predictor"
 
 CLUSTER = """
 import importlib.metadata, json, platform, ray, sys
@@ -184,24 +182,16 @@ def growth_of(samples):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__, "data_dir", "output", texts=1_000_000, rounds=1)
     add = parser.add_argument
-    add(
-        "--model_path",
-        metavar="DIR",
-        required=True,
-        help="a classifier, as run_*.py --do_export or compress_*.py write",
-    )
-    add("--python", metavar="FILE", default=str(ROOT / ".venv-ray" / "bin" / "python"), help="of the environment with "
-        "Ray, which `make ray` makes (default: .venv-ray/bin/python)")  # fmt: skip
-    add("--data_dir", metavar="DIR", default=str(ROOT / "examples" / "data"), help="has tnews/dev.json")
-    add("--texts", metavar="N", type=positive, default=1_000_000, help="of tnews, again and again")
+    add("--model_path", metavar="DIR", required=True, help="a classifier, as run_*.py or compress_*.py write it")
+    python = str(harness.ROOT / ".venv-ray" / "bin" / "python")
+    add("--python", metavar="FILE", default=python, help="of the environment that `make ray` makes (default: "
+        ".venv-ray/bin/python)")  # fmt: skip
     add("--nodes", metavar="N", type=positive, default=2, help="raylets of the cluster")
     add("--cores", metavar="N", type=positive, help="per node (default: the usable cores, shared out)")
     add("--num_threads", metavar="N", type=positive, default=1, help="cores per actor, and per process of infer_cpu.py")
     add("--block_size", metavar="KIB", type=positive, default=1024, help="of infer_ray.py")
-    add("--rounds", metavar="N", type=positive, default=1, help="turns of each")
-    add("--output", metavar="FILE", help="also writes all figures as JSON")
     args = parser.parse_args()
     args.cores = args.cores or max(usable_cores() // args.nodes, 1)
     args.model_path = os.path.abspath(args.model_path)
@@ -233,45 +223,40 @@ def main():
         "seconds with kills": killed, "checks": checks, "growth of memory": growth,
         "memory": samples, "memory with kills": killed_samples,
     }  # fmt: skip
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print_tables(results)
+    harness.write_results(args.output, results, *tables_of(results))
     rows_wrong = sum(
         found[name] for found in checks.values() for name in ("out of order, lost or doubled", "label differs")
     )
     sys.exit(rows_wrong > 0 or (growth or 0) > GROWTH)
 
 
-def print_tables(results):
+def tables_of(results):
     settings, machine = results["settings"], results["machine"]
-    print(
-        f"\n{settings['texts']:,} texts, {settings['nodes']} nodes of {settings['cores']} cores, "
-        f"{settings['num_threads']} threads per process, blocks of {settings['block_size']:,} KiB; "
-        f"{machine['cores']} cores of {machine['processor']}; Ray {machine['ray']}, Python {machine['python']}\n"
-    )
+    nodes = f"{settings['nodes']} nodes of {settings['cores']} cores, {settings['num_threads']} threads per process"
+    here = f"{machine['cores']} cores of {machine['processor']}; Ray {machine['ray']}, Python {machine['python']}"
+    yield f"{settings['texts']:,} texts, {nodes}, blocks of {settings['block_size']:,} KiB; {here}"
     clean, killed = results["checks"].values()
-    print("| | Texts/s | Times infer_cpu.py | Rows lost, doubled or out of order | Labels that differ | Confidences "
-          "differ by at most |\n|---|---|---|---|---|---|")  # fmt: skip
-    rows = [
-        ("`infer_cpu.py` in processes", results["texts/s"]["infer_cpu.py"], None),
+    direct = results["texts/s"]["infer_cpu.py"]
+    speed_with_kills = settings["texts"] / results["seconds with kills"]
+    rows = []
+    for name, speed, check in (
+        ("`infer_cpu.py` in processes", direct, {}),
         ("`infer_ray.py`", results["texts/s"]["infer_ray.py"], clean),
-        ("`infer_ray.py`, a worker and the driver killed", settings["texts"] / results["seconds with kills"], killed),
-    ]
-    for name, speed, check in rows:
-        cells = [f"{speed:,.0f}", f"{speed / rows[0][1]:.2f}"]
-        if check:
-            *counts, difference = check.values()
-            cells += [*map(str, counts), f"{difference:.1e}"]
-        print(f"| {name} | {' | '.join(cells)} |" + " |" * (5 - len(cells)))
-    print("\n| Blocks done | Memory of the driver and the cluster, MB | The same, with kills |\n|---|---|---|")
+        ("`infer_ray.py`, a worker and the driver killed", speed_with_kills, killed),
+    ):
+        *counts, difference = [*check.values()] or ["", "", ""]
+        rows.append([name, f"{speed:,.0f}", f"{speed / direct:.2f}", *counts, difference and f"{difference:.1e}"])
+    header = ["", "Texts/s", "Times infer_cpu.py", "Rows lost, doubled or out of order", "Labels that differ"]
+    yield harness.markdown([*header, "Confidences differ by at most"], rows)
+    rows = []
     for done in (0.1, 0.25, 0.5, 0.75, 0.9):
-        cells = []
+        rows.append([f"{100 * done:.0f}%"])
         for name in ("memory", "memory with kills"):
             later = [sample["MB"] for sample in results[name] if sample["done"] >= done]
-            cells.append(f"{later[0]:,.0f}" if later else "")
-        print(f"| {100 * done:.0f}% | {' | '.join(cells)} |")
+            rows[-1].append(f"{later[0]:,.0f}" if later else "")
+    yield harness.markdown(["Blocks done", "Memory of the driver and the cluster, MB", "The same, with kills"], rows)
     if results["growth of memory"] is not None:
-        print(f"\nmemory from the second quarter to the last: {100 * results['growth of memory']:+.1f}%")
+        yield f"memory from the second quarter to the last: {100 * results['growth of memory']:+.1f}%"
 
 
 if __name__ == "__main__":

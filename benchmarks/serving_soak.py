@@ -10,35 +10,20 @@ one in ten a text that is longer than the model takes. The exit status is 1 if t
 the second row of the table to the last, or if a request fails.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "deploy" / "predictor"))
-
-import argparse
 import asyncio
 import collections
 import random
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 from ernie_predictor import load_task
-from ernie_predictor.commandline import HelpFormatter
-from serving_load import SERVING, Connection, ServerProcess, http_request, machine, mix_of
-from tqdm import tqdm
-from triton_load import Triton, add_python_flag, infer_request, make_repository
+from harness import servers
+from harness.servers import SERVERS, SERVING, TRITON_PYTHON, Connection, ServerProcess, Triton, mix_of, task_request
 
-SERVERS = {
-    "seq_cls": ("server_seq_cls.py", "/models/ernie_cls"),
-    "token_cls": ("server_token_cls.py", "/models/ernie_ner"),
-    "qa": ("server_qa.py", "/models/ernie_qa"),
-}
-TRITON_MODELS = {
-    "seq_cls": ("ernie_seqcls", ("TEXT",)),
-    "token_cls": ("ernie_tokencls", ("TEXT",)),
-    "qa": ("ernie_qa", ("QUESTION", "CONTEXT")),
-}
 GROWTH = 0.10
 
 
@@ -48,17 +33,13 @@ def request_of(task, texts, generator, triton):
     chosen = [generator.choice(texts) for _ in range(generator.randint(2, 8) if kind < 0.1 else 1)]
     if kind > 0.9:
         chosen = ["".join(generator.choice(texts) for _ in range(generator.randint(4, 16)))]
-    columns = [chosen] if task != "qa" else [["这是什么？"] * len(chosen), chosen]
-    if triton:
-        model, names = TRITON_MODELS[task]
-        return infer_request(model, dict(zip(names, columns)))
-    data = dict(zip(("text",) if task != "qa" else ("question", "context"), columns))
-    return http_request("POST", SERVERS[task][1], {"data": data})
+    questions = [["这是什么？"] * len(chosen)] if task == "qa" else []
+    return task_request(task, *questions, chosen, triton=triton)
 
 
 async def send(port, requests, clients):
     """{status or error: number} of requests, from several clients."""
-    counts, bar = collections.Counter(), tqdm(unit=" requests", disable=None)
+    counts = collections.Counter()
 
     async def client():
         connection = Connection(port)
@@ -68,51 +49,42 @@ async def send(port, requests, clients):
             except (OSError, EOFError) as e:
                 status = type(e).__name__
             counts[status] += 1
-            bar.update()
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    bar.close()
     return counts
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = harness.parser(__doc__, "data_dir", "seed", clients=16)
     add = parser.add_argument
     add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add(
-        "--data_dir",
-        metavar="DIR",
-        default=str(ROOT / "examples" / "data"),
-        help="has tnews/dev.json and iflytek/dev.json",
-    )
     add("--requests", metavar="N", type=int, default=100_000, help="in all")
     add("--every", metavar="N", type=int, default=10_000, help="requests per row of the table")
-    add("--clients", metavar="N", type=int, default=16, help="that ask at the same time")
-    add("--seed", metavar="N", type=int, default=0, help="of the choice of texts")
     add("--triton", action="store_true", help="the server is Triton, with the model that prepare_models.py makes")
-    add_python_flag(add)
+    add("--python", metavar="FILE", default=TRITON_PYTHON, help="of the environment that `make triton` made")
     add("flags", nargs="*", help="of the server, or of prepare_models.py, after --: -- --precision_mode int8")
     args = parser.parse_args()
-    if args.triton and not Path(args.python).exists():
-        parser.error(f"--python {args.python}: no such file; `make triton` makes the environment")
+    if args.triton:
+        servers.check_triton(parser, args.python)
 
     task = load_task(args.model_path)
     texts = mix_of(args.data_dir, task.tokenizer, 2000, seed=args.seed)
     generator = random.Random(args.seed)
-    script = SERVERS[task.name][0]
-    name, about = "Triton" if args.triton else script, machine()
-    print(f"{name}, {args.model_path}, {args.clients} clients; {about['cores']} cores of {about['processor']}\n")
-    print("| requests | resident, MB | requests/s | answers |\n|---|---|---|---|")
+    script, _ = SERVERS[task.name]
+    name = "Triton" if args.triton else script
+    print(f"{name}, {args.model_path}, {args.clients} clients; {harness.machine()}\n")
+    print(harness.markdown(["requests", "resident, MB", "requests/s", "answers"], []))
     rows, failed = [], 0
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "server.log")
         if args.triton:
-            make_repository(args.python, args.model_path, Path(folder, "models"), args.flags)
+            servers.make_repository(args.python, args.model_path, Path(folder, "models"), args.flags)
             process = Triton(args.python, Path(folder, "models"), log)
         else:
-            command = [sys.executable, SERVING / script, "--model_path", args.model_path, *args.flags]
-            process = ServerProcess(command, log)
+            process = ServerProcess(
+                [sys.executable, SERVING / script, "--model_path", args.model_path, *args.flags], log
+            )
         with process as server:
             for begin in range(0, args.requests, args.every):
                 number = min(args.every, args.requests - begin)

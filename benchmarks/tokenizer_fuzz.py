@@ -8,23 +8,18 @@ decomposed form has another length. Every character that can come out is in the 
 Each tokenizer runs in a process of its own, since one that fails may take its process with it.
 """
 
-import sys
-from pathlib import Path
+import harness  # isort: skip  makes the project's packages importable
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import workarounds  # noqa: F401  before Paddle
-
-import argparse
 import itertools
 import json
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import unicodedata
+from pathlib import Path
 
-from ernie_predictor.commandline import HelpFormatter
 from ernie_predictor.tokenizer import _SIMPLE, TOKENIZERS, ErnieTokenizer
 from ernie_predictor.unicode_13 import is_assigned
 from tqdm import tqdm
@@ -109,7 +104,9 @@ def check(name, items, folder):
     Args:
         items: [(lower-cased?, text)], those with one case together.
     """
-    from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer  # takes seconds: not for random_texts
+    import workarounds  # noqa: F401  before Paddle, which takes seconds: not for random_texts
+
+    from paddlenlp.transformers import ErnieTokenizer as ReferenceTokenizer
 
     for lower, group in itertools.groupby(enumerate(items), key=lambda item: item[1][0]):
         tokenizer = ErnieTokenizer.from_pretrained(folder, backend=name, do_lower_case=lower)
@@ -167,19 +164,17 @@ def main():
         name, file, folder = sys.argv[2:]
         check(name, json.loads(Path(file).read_text(encoding="utf-8")), folder)
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--texts", metavar="N", type=int, default=100_000, help="random texts")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the texts")
+    parser = harness.parser(__doc__, "seed", texts=100_000)
     parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=list(TOKENIZERS), help="to compare")
     args = parser.parse_args()
     texts = random_texts(args.texts, args.seed)
     planes = sorted({ord(char) >> 16 for text in texts for char in text})
     results = fuzz(texts, args.tokenizers)
     print(f"\n{len(texts):,} texts, {len({*''.join(texts)}):,} different characters of planes {planes}\n")
-    print("| Tokenizer | Case | Other ids | Other offsets | Crashes |\n|---|---|---|---|---|")
-    for (name, lower), counts in results.items():
-        case = "lower-cased" if lower else "as it is"
-        print(f"| {name} | {case} | {counts['ids']} | {counts['offsets']} | {counts['crashes']} |")
+    rows = [
+        [name, "lower-cased" if lower else "as it is", *counts.values()] for (name, lower), counts in results.items()
+    ]
+    print(harness.markdown(["Tokenizer", "Case", "Other ids", "Other offsets", "Crashes"], rows))
     sys.exit(any(sum(counts.values()) for counts in results.values()))
 
 

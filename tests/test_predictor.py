@@ -8,7 +8,6 @@ import os
 import pickle
 import pty
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,15 +19,10 @@ import pytest
 from conftest import PREDICTOR, ROOT, SCRIPT_OF, answer_of, arguments_for, assert_same, call, inputs_of, read
 from ernie_predictor import ErniePredictor, PredictorError, cpu
 from ernie_predictor.cpu import installed_backends
-from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.machine import has_bf16
 from ernie_predictor.onnx_files import pairs_fit, quantized_form
 from ernie_predictor.tasks import load_task
 from ernie_predictor.tokenizer import vocab_crc32
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import doc_stride
-import growth
 
 TASKS = {"tnews": "seq_cls", "afqmc": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 BACKENDS = installed_backends()
@@ -678,107 +672,3 @@ def test_a_package_that_is_not_installed(exported, monkeypatch):
     with pytest.raises(PredictorError, match="--backend openvino needs the package openvino"):
         ErniePredictor(folder, backend="openvino")
     assert ErniePredictor(folder).model.backend == "onnxruntime"
-
-
-# ---------------------------------------------------------------------------------------------- benchmarks
-
-
-def test_growth_tells_a_straight_line():
-    """benchmarks/growth.py: a line with a start, over four decades, and a square that bends it; memory that grows."""
-    sizes = [100, 1_000, 10_000, 100_000]
-
-    def rows(seconds, megabytes):
-        return [{"size": n, "seconds": seconds(n), "megabytes": megabytes(n)} for n in sizes]
-
-    line = growth.growth(rows(lambda n: 1 + 0.002 * n, lambda n: 150))
-    assert line["is_straight"] and line["line"]["coefficients"] == pytest.approx([1, 0.002])
-    assert line["memory_growth"] == 0 and line["memory_since"] == 10_000
-    bent = growth.growth(rows(lambda n: 1 + 0.002 * n + 1e-8 * n * n, lambda n: 150 + n / 1000))
-    assert not bent["is_straight"] and bent["memory_growth"] == pytest.approx(250 / 160 - 1)
-    assert bent["square"]["deviation"] < 1e-6 and bent["square_share"] == pytest.approx(100 / 301)
-    for found, says in ((line, ("a straight line", "does not grow")), (bent, ("no straight line", "33% of", "grows"))):
-        sentence = growth.verdict("texts", {"rows": rows(float, float), "growth": found})
-        assert all(part in sentence for part in says), sentence
-
-
-def test_growth_measures_and_goes_on(quantized, tmp_path, monkeypatch, capsys):
-    """Two sizes through infer_cpu.py; what is measured is not measured again, and other settings are refused."""
-    monkeypatch.setitem(growth.QUICK, "texts", [3, 40])
-    monkeypatch.setattr(growth.Bench, "model", lambda self, arch: {"int8": quantized})
-    output = tmp_path / "growth.json"
-    monkeypatch.setattr(sys, "argv", ["growth.py", "--quick", "--parts", "texts", "--output", str(output)])
-    growth.main()
-    table = capsys.readouterr().out
-    rows = read(output)["parts"]["texts"]["rows"]
-    assert [row["size"] for row in rows] == [3, 40] and "| 3 | " in table
-    # The kernel's count begins with what the process held that started it, this one.
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert all(row["seconds"] > 0 and 50 < row["megabytes"] < max(2000, own + 1) for row in rows)
-    assert output.with_suffix(".md").read_text(encoding="utf-8").strip() == table.strip()
-    monkeypatch.setattr(growth.Bench, "texts", None)  # as it was killed after the last measurement
-    growth.main()
-    assert capsys.readouterr().out == table
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--threads", "1"])
-    with pytest.raises(PredictorError, match="figures of another threads"):
-        growth.main()
-    output.write_text("[]", encoding="utf-8")
-    with pytest.raises(PredictorError, match=r"growth\.json is no file of growth\.py"):
-        growth.main()
-
-
-def test_growth_measures_the_peak_memory(tmp_path):
-    """In a process as small as the program's own, whose memory the kernel counts, too."""
-    code = f"""if True:
-        import pathlib, sys, types, growth
-        bench = types.SimpleNamespace(folder=pathlib.Path({str(tmp_path)!r}))
-        for program in ("bytes(1)", "len(bytes(1) * 300 * 2**20)", "1 / 0"):
-            print(growth.Bench.run(bench, [sys.executable, "-c", program])["megabytes"])
-        """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True)
-    small, large = map(float, done.stdout.split())
-    assert small < 150 and 300 < large < small + 310
-    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
-
-
-def test_windows_of_doc_stride(exported):
-    """benchmarks/doc_stride.py: even windows are as many and equally long; tokens are counted right."""
-    folder, inputs, _ = exported("cmrc2018")
-    items = sorted(inputs, key=lambda pair: -len(pair[1]))[:3] + inputs[:3]
-    task = load_task(folder)
-    tasks = doc_stride.layouts_of(task, [128, 512])
-    for stride in (128, 512):
-        published, even = (tasks[layout, stride] for layout in ("published", "even"))
-        counts = [doc_stride.count_tokens(variant, items) for variant in (published, even)]
-        assert counts[0]["windows_per_question"] == counts[1]["windows_per_question"] > 1
-        for variant, count in zip((published, even), counts):
-            _, notes = variant.tokenize([task.check(item) for item in items])
-            pieces = [
-                [range(first, first + place.stop - place.start) for first, place in places] for _, places in notes
-            ]
-            seen = [token for windows in pieces for window in windows for token in window]
-            distinct = sum(len(set(itertools.chain(*windows))) for windows in pieces)
-            assert distinct == sum(len(offsets) for offsets, _ in notes)
-            assert count["computed_twice"] == pytest.approx(1 - distinct / len(seen))
-            if variant is even:
-                lengths = [[len(window) for window in windows] for windows in pieces]
-                assert all(max(row) - min(row) <= len(row) for row in lengths)
-        assert counts[1]["computed_twice"] == pytest.approx(counts[0]["computed_twice"], abs=0.02)
-    assert counts[0]["computed_twice"] == 0  # a stride as long as a window: no overlap
-
-
-def test_doc_stride_measures(exported, tmp_path, monkeypatch, capsys):
-    folder, _, _ = exported("cmrc2018")
-    output = tmp_path / "doc_stride.json"
-    arguments = ["--model_path", str(folder), "--precision_mode", "fp32", "--doc_stride", "128", "--questions", "2"]
-    monkeypatch.setattr(sys, "argv", ["doc_stride.py", *arguments, "--rounds", "1", "--output", str(output)])
-    doc_stride.main()
-    assert [(row["windows"], row["doc_stride"]) for row in read(output)["rows"]] == [("published", 128), ("even", 128)]
-    assert "| 128 | even | " in capsys.readouterr().out and output.with_suffix(".md").exists()
-
-
-def test_long_contexts_keep_their_answers():
-    items, gold = read_dev_set("qa", ROOT / "examples" / "data", "cmrc2018")
-    long = doc_stride.lengthened(items, seed=1)
-    for (question, context), (same_question, before), answers in zip(long, items, gold):
-        assert question == same_question and len(context) > len(before) + 300
-        assert all(answer in context for answer in answers)

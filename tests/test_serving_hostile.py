@@ -31,9 +31,8 @@ from ernie_serving import Settings, create_app
 from ernie_serving.connections import Connection as ServerConnection
 from ernie_serving.process import _LogThread
 from ernie_serving.settings import load_settings, read_flags
+from harness.servers import SERVERS, SERVING, Connection, ServerProcess
 from serving_fuzz import FAMILIES, Fuzz, Target, cases, describe, post, read_answer
-from serving_load import SERVING, Connection, ServerProcess
-from serving_soak import SERVERS
 
 TASKS = {"tnews": "seq_cls", "msra_ner": "token_cls", "cmrc2018": "qa"}
 LONG = "今天的比赛，北京队在上海赢了。" * 8
@@ -69,7 +68,7 @@ def wait_for(condition, seconds=60):
 
 @pytest.mark.parametrize("dataset", TASKS)
 def test_hostile_requests_harm_nobody(dataset, serve):
-    """300 of benchmarks/serving_fuzz.py, of every family one at least."""
+    """300 of serving_fuzz.py, of every family one at least."""
     target = Target(TASKS[dataset], SERVERS[TASKS[dataset]][1])
     attack = Fuzz(serve(dataset), target)
     some = list(cases(target, 300, seed=1))

@@ -117,7 +117,7 @@ class _Workers(Multiprocess):
 def limit_arenas():
     """At most two heaps for glibc's malloc: with one per thread, each keeps what its largest batch needed.
 
-    Resident memory grew by 16% over 9,000 requests of all kinds (benchmarks/serving_fuzz.py), with this by 9%.
+    Resident memory grew by 16% over 9,000 requests of all kinds (tests/serving_fuzz.py), with this by 9%.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX
