@@ -1,6 +1,6 @@
 """What the six scripts share, one file per step, in the order in which data passes through them:
 
-tasks  arguments  data  models  features  metrics  training  predictions  export        run_*.py
+tasks  arguments  data  models  features  training  predictions  export        run_*.py
 compression  pruning  quantization  report  report_picture                              compress_*.py
 errors  files  processes                                                                everywhere
 static_model  onnx_graph  paddle_int8      what depends on Paddle's version: static models, their ONNX form, INT8

@@ -15,7 +15,7 @@ from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
 
 from ernie.console import logger
 from ernie.errors import UsageError, UserError
-from ernie.tasks import DATA_SETS, QA
+from ernie.tasks import DATA_SETS
 from ernie.training import LAST
 
 
@@ -132,7 +132,7 @@ def check_trainer_values(values, task):
             raise UsageError(f"--{name} {getattr(values, name)}: expected {' or '.join(filter(None, choices))}")
     if values.lr_scheduler_type == "polynomial" and not values.learning_rate > values.lr_end:
         raise UsageError(f"--lr_end {values.lr_end:g}: must be below --learning_rate {values.learning_rate:g}")
-    label_names = ["start_positions", "end_positions"] if task is QA else ["labels"]
+    label_names = list(task.label_names)
     if values.label_names not in (None, label_names):
         raise UsageError(f"--label_names {' '.join(values.label_names)}: the task's are {' '.join(label_names)}")
     values.label_names = label_names

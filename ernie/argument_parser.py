@@ -11,7 +11,7 @@ from paddlenlp.trainer import PdArgumentParser
 
 from ernie.argument_checks import CHECKPOINTING, WITHOUT_EFFECT
 from ernie.errors import UsageError
-from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
+from ernie.tasks import DATA_SETS
 
 MODEL_AND_DATA = ("model_name_or_path", "dataset", "data_dir", "output_dir", "config", "max_seq_length")
 BATCHES = ("per_device_train_batch_size", "per_device_eval_batch_size")
@@ -148,9 +148,8 @@ class ArgumentParser(PdArgumentParser):
             **HELP,
             **(COMPRESSION_HELP if compress else {}),
             "dataset": f"{names}; or your own, with --data_dir",
-            "data_dir": f"has <dataset>/{{train,dev,test}}.{task.suffix} (default: hub)",
-            "max_seq_length": ("tokens per text; more are truncated" if task is SEQ_CLS else "tokens per window")
-            + " (default: a fine-tuned model's, else 128)",
+            "data_dir": f"has <dataset>/{{train,dev,test}}.{task.suffixes[0]} (default: hub)",
+            "max_seq_length": f"{task.max_seq_length_is} (default: a fine-tuned model's, else 128)",
         }
         self.by_name = {action.option_strings[-1].lstrip("-"): action for action in self._actions}
         for name, action in self.by_name.items():
@@ -161,10 +160,10 @@ class ArgumentParser(PdArgumentParser):
             if action.choices is None:
                 action.metavar = METAVARS.get(name, "N" if action.type in (int, float) else "VALUE")
         groups = dict(COMPRESSION_GROUPS if compress else GROUPS)
-        if task is not QA:
+        reading = tuple(name for name in READING if name in task.defaults)
+        if reading != READING:
             del groups["Reading comprehension"]
-        if task is TOKEN_CLS:
-            groups["Model and data"] += ("doc_stride",)
+            groups["Model and data"] += reading
         self.hidden = {*HIDDEN, *(HIDDEN_IN_COMPRESSION if compress else ())}
         self.groups = {title: [self.by_name[name] for name in names] for title, names in groups.items()}
 

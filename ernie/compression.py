@@ -35,7 +35,6 @@ from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
-from ernie.tasks import SEQ_CLS
 from ernie.training import ErnieTrainer, find_checkpoint, resume_identity
 
 VERSION = 2  # of what is made of the same inputs: another number makes every variant again
@@ -104,22 +103,12 @@ class CompressionTrainer(ErnieTrainer):
     """
 
     @alone
-    def compress(self, baseline):
-        """Prunes and quantizes as --strategy says; returns the rows of compression_report.json.
-
-        Args:
-            baseline: {name: score} of a trivial answer, for metrics.json.
-        """
+    def compress(self):
+        """Prunes and quantizes as --strategy says; returns the rows of compression_report.json."""
         args = self.args
         check_shared(args)
-        self.baseline = baseline
-        self.dev_set = DevSet(
-            self.dev_split.sorted_features,
-            self.data_collator,
-            args.per_device_eval_batch_size,
-            self.label_names,
-            self.compute_metrics,
-        )
+        self.baseline = self.task.baseline(self.dev_split.examples)
+        self.dev_set = DevSet(self.dev_split, self.data_collator, args.per_device_eval_batch_size)
         variants = plan(args.strategy, args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
         self.variants = {variant.name: variant for variant in variants}
         self.identities = {}
@@ -295,7 +284,7 @@ class CompressionTrainer(ErnieTrainer):
     def adopt_static_model(self, folder):
         for path in self.static_model_files():
             shutil.copyfile(path, os.path.join(folder, "model" + os.path.splitext(path)[1]))
-        write_onnx(folder, self.task.outputs, first_token_only=self.task is SEQ_CLS)
+        write_onnx(folder, self.task.outputs, first_token_only=not self.task.per_token)
         save_config_and_tokenizer(self.model, self.tokenizer, folder)
 
     def calibration_batches(self, variant):
@@ -382,10 +371,7 @@ class CompressionTrainer(ErnieTrainer):
         return arguments
 
     def shared_by_trainers(self):
-        return (
-            *(self.data_args, self.train_split, self.dev_split),
-            *(self.tokenizer, self.processor, self.compute_metrics),
-        )
+        return self.data_args, self.train_split, self.dev_split, self.tokenizer
 
     def run_training(self, trainer, checkpoint):
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -10,7 +10,6 @@ import shutil
 
 import numpy as np
 import paddle
-from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.trainer import Trainer, TrainerCallback, TrainingArguments
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
@@ -20,11 +19,11 @@ from ernie.console import logger
 from ernie.data import source_file
 from ernie.errors import UsageError, UserError
 from ernie.export import dev_metrics, save_model
-from ernie.features import IGNORED, Collator
+from ernie.features import Collator
 from ernie.files import content_hash, disk_full_named, weights_hash, write_json
 from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.settings import plain, write_settings
-from ernie.tasks import BASELINES, TOKEN_CLS
+from ernie.tasks import BASELINES, IGNORED, TASKS
 
 VERSION = 3  # of what a training makes of its inputs: another number trains finished trainings again
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
@@ -39,19 +38,19 @@ PARTS = (
 LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
-def check_training(task, args, train, labels):
+def check_training(args, train):
     """Raises what a training would fail of, or would train nothing for; for a call before the model is loaded.
 
     Args:
         train: a `Split`, or None.
-        labels: the names of the classes.
     """
     if not args.do_train:
         return
     path = source_file(train.examples)
-    if len(labels) == 1:
-        found = "has no entity" if task is TOKEN_CLS else f"has one class, {labels[0]!r}"
-        raise UserError(f"{path} {found}: there is nothing to learn; expected two classes or more")
+    if len(train.labels) == 1:
+        raise UserError(
+            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two classes or more"
+        )
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
         logger.warning(f"{path}: every row has the label {found.pop()!r}; a model learns to give no other")
@@ -209,29 +208,24 @@ class ErnieTrainer(Trainer):
     """PaddleNLP's Trainer with batches grouped by length, and checkpoints that count once they are complete.
 
     Args:
-        task: a row of `TASKS`.
+        task, pretrained_tokenizer: of `load_task`; the tokenizer is saved beside the model.
         train, dev: `Split`s, or None.
-        pretrained_tokenizer: PaddleNLP's, which is saved beside the model.
-        processor: a task of ernie_predictor/tasks.py.
-        compute_metrics: a function of an EvalPrediction over `dev.sorted_features` that returns {score: share of 1}.
     """
 
     name = "training"  # on the console
 
-    def __init__(
-        self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics, **kwargs
-    ):
+    def __init__(self, task, model, args, data_args, train, dev, pretrained_tokenizer, **kwargs):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(processor.tokenizer, data_args.dynamic_max_length),
+            data_collator=Collator(task.tokenizer, data_args.dynamic_max_length),
             train_dataset=train and train.features,
             eval_dataset=dev and dev.sorted_features,
             tokenizer=pretrained_tokenizer,
-            compute_metrics=compute_metrics,
+            compute_metrics=lambda output: dev.scores(output.predictions),
             **kwargs,
         )
-        self.task, self.data_args, self.processor = task, data_args, processor
+        self.task, self.data_args = task, data_args
         self.train_split, self.dev_split = train, dev
         self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
@@ -264,16 +258,13 @@ class ErnieTrainer(Trainer):
             console.row("saved", f"{args.output_dir}: weights, tokenizer, settings.json")
         wait_for_all()  # one process has saved
 
-    def score(self, baseline, model_args):
+    def score(self, model_args):
         """Scores the model on the dev set; returns the scores, which are written to metrics.json beside the model.
 
         A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
         there: its scores are written to eval_results.json.
-
-        Args:
-            baseline: {name: score} of a trivial answer.
         """
-        metrics = self.evaluate_final()
+        metrics, baseline = self.evaluate_final(), self.task.baseline(self.dev_split.examples)
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
         scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
@@ -437,7 +428,7 @@ def resume_identity(data_args, training_args, model, train, dev=None, **more):
     options = {"world_size": training_args.world_size}
     for arguments, cls in ((data_args, type(data_args)), (training_args, TrainingArguments)):
         options.update({f.name: plain(getattr(arguments, f.name)) for f in dataclasses.fields(cls)})
-    without_effect = {*NO_EFFECT, *(() if dev else CHOOSING), *(OF_READING - train.processor.params.keys())}
+    without_effect = {*NO_EFFECT, *(() if dev else CHOOSING), *(OF_READING - train.task.params.keys())}
     hashes = train.hashes()
     return {
         **{name: value for name, value in options.items() if name not in without_effect},
@@ -476,7 +467,7 @@ CHOOSING = frozenset(
 )
 # How long texts are cut and answers are chosen: of the tasks that do so. The training data's hash has what they make of
 # the texts; answers are chosen when the dev split is scored.
-OF_READING = frozenset(name for task in PROCESSORS.values() for name in task.defaults)
+OF_READING = frozenset(name for task in TASKS.values() for name in task.defaults)
 
 
 def since_resumed(metrics, trained, steps):

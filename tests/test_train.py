@@ -20,9 +20,9 @@ from paddlenlp.transformers import AutoModel
 
 from ernie.arguments import parse_arguments
 from ernie.errors import UserError
-from ernie.features import seq_cls_features, token_cls_features
+from ernie.features import make_features
 from ernie.files import write_json
-from ernie.models import load_model, load_processor
+from ernie.models import load_model, load_task
 from ernie.processes import alone_in
 from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
 from ernie.training import ErnieTrainer, resume_identity, since_resumed
@@ -482,19 +482,17 @@ COUNTS_NOT = (
 
 
 def test_every_argument_counts_but_those_that_change_nothing(tiny_model):
-    task, labels = TASKS["token_cls"], ["B-PER", "I-PER", "O"]
-
     def parsed(*more):
         argv = map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))
-        return parse_arguments(task, argv=[*argv, *more])
+        return parse_arguments(TASKS["token_cls"], argv=[*argv, *more])
 
     model_args, data_args, _ = parsed()
-    _, processor = load_processor(task, model_args, data_args, labels)
-    split = token_cls_features(processor, [{"tokens": ["好"], "tags": ["O"], "id": 0, "where": "here"}], labels)
+    _, task = load_task(TASKS["token_cls"], model_args, data_args, ["B-PER", "I-PER", "O"])
+    split = make_features(task, [{"tokens": ["好"], "tags": ["O"], "id": 0, "where": "here"}])
     models = []
     for seed in (1, 2):
         paddle.seed(seed)  # of the new head, which another device would draw otherwise, too
-        models.append(load_model(task, model_args, data_args, processor, labels, fine_tuned=False))
+        models.append(load_model(task, model_args, data_args, fine_tuned=False))
 
     def identity(*more, dev=split, model=models[0]):
         _, data_args, args = parsed(*more)
@@ -515,9 +513,9 @@ def test_a_head_that_was_fine_tuned_counts(tmp_path, tiny_fine_tuned):
         model_args, data_args, args = parse_arguments(
             SEQ_CLS, argv=[*map(str, arguments_for("afqmc", folder, "out", "--do_train"))]
         )
-        _, processor = load_processor(SEQ_CLS, model_args, data_args, ["0", "1"])
-        split = seq_cls_features(processor, [{"text": "好", "text_pair": None, "label": "1", "where": ""}], ["0", "1"])
-        model = load_model(SEQ_CLS, model_args, data_args, processor, ["0", "1"], fine_tuned=False)
+        _, task = load_task(SEQ_CLS, model_args, data_args, ["0", "1"])
+        split = make_features(task, [{"text": "好", "text_pair": None, "label": "1", "where": ""}])
+        model = load_model(task, model_args, data_args, fine_tuned=False)
         return resume_identity(data_args, args, model, split)
 
     folder = tiny_fine_tuned("afqmc")
