@@ -8,7 +8,7 @@ import re
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
 from ernie_predictor import tokenizer as fast_tokenizers
-from ernie_predictor.tasks import SHORTEST, task_in
+from ernie_predictor.tasks import SHORTEST, check_vocabulary, read_config, task_in
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
 from paddlenlp.utils.log import logger as paddlenlp_logger
@@ -114,19 +114,7 @@ def _has_weights(folder):
 def read_model_config(name):
     """config.json of a model folder as a dict; {} for a name of the hub."""
     folder = local_folder(name)
-    if folder is None:
-        return {}
-    path = os.path.join(folder, "config.json")
-    try:
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-    except OSError:
-        raise UserError(
-            f"--model_name_or_path {name} is no model folder: it has no config.json (it holds "
-            f"{', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'}){_how_to_convert(folder)}"
-        ) from None
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON: {e}") from e
+    return {} if folder is None else read_config(name, "--model_name_or_path", _how_to_convert(folder))
 
 
 def _how_to_convert(folder):
@@ -230,12 +218,7 @@ def load_model(task, model_args, data_args, fine_tuned):
         task.keep_params(params, name, data_args.dataset)
     # What the model is, how long texts are cut and answers are chosen belongs to it: deployment reads it here.
     model.config.task_specific_params = {task.params_name: task.params_to_save()}
-    entries = max(task.tokenizer.vocab.values()) + 1
-    if entries > model.config.vocab_size:
-        raise UserError(
-            f"{name}: its vocab.txt has {entries:,} entries, but its model takes ids below "
-            f"{model.config.vocab_size:,}; the files are of different models"
-        )
+    check_vocabulary(name, task.tokenizer.vocab, model.config.vocab_size)
     longest = model.config.max_position_embeddings
     if data_args.max_seq_length > longest:
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")

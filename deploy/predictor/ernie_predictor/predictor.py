@@ -17,7 +17,8 @@ from .errors import PredictorError, UsageError
 from .machine import instruction_set
 from .onnx_files import quantized_form
 from .runtimes import Model
-from .tasks import Answer, Feature, Pair, Task, load_task
+from .tasks import load_task
+from .tasks.base import Answer, Feature, Pair, Task
 
 logger = logging.getLogger("ernie_predictor")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ernie_predictor import PredictorError, UsageError
-from ernie_predictor.tasks import Task, task_of
-from ernie_predictor.tasks.base import Fields
+from ernie_predictor.tasks import task_of
+from ernie_predictor.tasks.base import Fields, Task
 
 from .fields import texts_of
 

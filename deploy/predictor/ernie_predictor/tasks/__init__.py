@@ -14,12 +14,12 @@ from typing import Any
 from ..errors import PredictorError, UsageError
 from ..labels import read_labels
 from ..tokenizer import ErnieTokenizer
-from .base import SHORTEST, Answer, Feature, Pair, Task, whole_number
+from .base import SHORTEST, Pair, Task, whole_number
 from .qa import QuestionAnswering
 from .seq_cls import SequenceClassification
 from .token_cls import TokenClassification, join_tokens
 
-__all__ = ["SHORTEST", "TASKS", "Answer", "Feature", "Pair", "Task", "join_tokens", "load_task", "task_in", "task_of"]
+__all__ = ["SHORTEST", "TASKS", "Pair", "check_vocabulary", "join_tokens", "load_task", "read_config", "task_in"]
 
 TASKS: dict[str, type[Task]] = {
     task.name: task for task in (SequenceClassification, TokenClassification, QuestionAnswering)
@@ -48,7 +48,7 @@ def load_task(
         UsageError: the folder is of another task, or the model takes no texts of that length, or reads no windows.
     """
     path = f"{model_dir}/config.json"
-    config = _read_config(model_dir)
+    config = read_config(model_dir)
     task = _task_of(config, path)
     if task_name not in (None, task.name):
         found = f"{task.name} ({_architecture(config)})"
@@ -57,12 +57,7 @@ def load_task(
     if task.has_labels and not labels:
         raise PredictorError(f"{path} has no `id2label`, the names of the labels")
     own = ErnieTokenizer.from_pretrained(model_dir, backend=tokenizer, num_threads=num_threads)
-    words, rows = max(own.vocab.values()) + 1, whole_number(config, "vocab_size", path)
-    if rows is not None and words > rows:
-        raise PredictorError(
-            f"{model_dir}: vocab.txt has {words:,} entries, but the model takes ids below {rows:,}; the files are of "
-            "different models"
-        )
+    check_vocabulary(model_dir, own.vocab, whole_number(config, "vocab_size", path))
     length = max_seq_length or own.model_max_length
     longest = whole_number(config, "max_position_embeddings", path) or length
     if not SHORTEST <= length <= longest:
@@ -88,7 +83,7 @@ def task_of(model_dir: str | os.PathLike[str]) -> str:
     Raises:
         PredictorError: the folder or its config.json is missing or broken, or names no task that there is.
     """
-    return _task_of(_read_config(model_dir), f"{model_dir}/config.json").name
+    return _task_of(read_config(model_dir), f"{model_dir}/config.json").name
 
 
 def task_in(config: dict[str, Any]) -> type[Task] | None:
@@ -125,17 +120,28 @@ def _params_in(config, task):
     return params if isinstance(params, dict) else {}
 
 
-def _read_config(model_dir):
+def check_vocabulary(model_dir, vocab, rows):
+    """Raises PredictorError where vocab.txt has an id for which the model has no row."""
+    entries = max(vocab.values()) + 1
+    if rows is not None and entries > rows:
+        raise PredictorError(
+            f"{model_dir}: vocab.txt has {entries:,} entries, but the model takes ids below {rows:,}; the files are of "
+            "different models"
+        )
+
+
+def read_config(model_dir, flag="--model_path", hint=""):
+    """config.json of a model folder, a dict; `hint` ends the message where there is none."""
     path = os.path.join(model_dir, "config.json")
     if not os.path.isdir(model_dir):
-        raise PredictorError(f"--model_path {model_dir}: no such folder; expected one that run_*.py --do_export wrote")
+        raise PredictorError(f"{flag} {model_dir}: no such folder; expected one that run_*.py --do_export wrote")
     try:
         with open(path, encoding="utf-8") as f:
             config = json.load(f)
     except FileNotFoundError:
         raise PredictorError(
-            f"--model_path {model_dir} is no model folder: it has no config.json (it holds "
-            f"{', '.join(sorted(os.listdir(model_dir))[:8]) or 'nothing'})"
+            f"{flag} {model_dir} is no model folder: it has no config.json (it holds "
+            f"{', '.join(sorted(os.listdir(model_dir))[:8]) or 'nothing'}){hint}"
         ) from None
     except OSError as e:
         raise PredictorError(f"{path}: {e.strerror}") from e
