@@ -1,6 +1,7 @@
 """What the tasks have in common. Each task is a class in a file of its own, which has all that sets it apart: data
 files, texts, features, logits, answers and scores."""
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,7 +68,6 @@ class Task:
     answer_columns: ClassVar[Fields]
     tensors: ClassVar[Fields]
     triton_tensors: ClassVar[Fields]
-    from_tensors: ClassVar[Callable]  # {name: value} of an answer's tensors -> the answer
     lines: ClassVar[Callable]  # answer -> list of str
     facts: ClassVar[tuple[str, ...]] = ()  # attributes that a server's `/info` shows, too
 
@@ -176,8 +176,17 @@ class Task:
         raise NotImplementedError
 
     def to_tensors(self, answer: Any) -> dict[str, Any]:
-        """The values of `triton_tensors` for an answer, but "truncated"."""
-        raise NotImplementedError
+        """The values of `triton_tensors` for an answer, but "truncated"; lists are JSON."""
+        return {
+            name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            for name, value in answer.items()
+        }
+
+    @classmethod
+    def from_tensors(cls, values: dict[str, Any]) -> Any:
+        """The answer of `to_tensors`."""
+        kinds = cls.answer_columns.items()
+        return {name: json.loads(values[name]) if isinstance(kind, list) else values[name] for name, kind in kinds}
 
     @classmethod
     def text_names(cls) -> tuple[str, ...]:

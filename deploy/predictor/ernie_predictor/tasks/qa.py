@@ -1,6 +1,5 @@
 """Reading comprehension: the answer to a question is a span of a context."""
 
-import json
 import re
 from typing import ClassVar
 
@@ -131,13 +130,6 @@ class QuestionAnswering(Task):
         """The three best answers."""
         best = answer["n_best"][:3]
         return [f"{a['answer']}  [{a['start']}:{a['end']}]    confidence {a['confidence']:.3f}" for a in best]
-
-    def to_tensors(self, answer):
-        return {**answer, "n_best": json.dumps(answer["n_best"], ensure_ascii=False)}
-
-    @staticmethod
-    def from_tensors(values):
-        return {**{name: values[name] for name in SPAN}, "n_best": json.loads(values["n_best"])}
 
 
 # The data files: one JSON object.

@@ -129,9 +129,9 @@ class SequenceClassification(Task):
     def to_tensors(self, answer):
         return {**answer, "label": self.numbers[answer["label"]], "label_name": answer["label"]}
 
-    @staticmethod
-    def from_tensors(values):
-        return {"label": values["label_name"], "confidence": values["confidence"]}
+    @classmethod
+    def from_tensors(cls, values):
+        return super().from_tensors({**values, "label": values["label_name"]})
 
 
 def _beginning(text, length):

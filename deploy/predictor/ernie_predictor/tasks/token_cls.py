@@ -1,7 +1,6 @@
 """Named entities: spans of a text with a label each."""
 
 import itertools
-import json
 import re
 import unicodedata
 from typing import ClassVar
@@ -115,12 +114,11 @@ class TokenClassification(Task):
     def to_tensors(self, answer):
         # The published form, OUTPUT: `pos` is the first and the last character.
         published = [{"pos": [e["start"], e["end"] - 1], "label": e["label"]} for e in answer]
-        values = {"entities": answer, "OUTPUT": published}
-        return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+        return super().to_tensors({"entities": answer, "OUTPUT": published})
 
-    @staticmethod
-    def from_tensors(values):
-        return json.loads(values["entities"])
+    @classmethod
+    def from_tensors(cls, values):
+        return super().from_tensors(values)["entities"]
 
 
 def join_tokens(tokens):
