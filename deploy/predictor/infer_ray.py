@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 try:
-    from ernie_predictor import TASKS, ErniePredictor, PredictorError, UsageError, blocks, load_task
+    import ray_blocks as blocks
+    from ernie_predictor import TASKS, ErniePredictor, PredictorError, UsageError, load_task
     from ernie_predictor.commandline import add_model_flags, bare_parser, positive, run
     from tqdm import tqdm
 except ImportError as e:

@@ -19,10 +19,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-
-from .commandline import to_json
-from .errors import PredictorError, UsageError, one_line
-from .inputs import DELIMITERS, SPREADSHEETS, line_item
+from ernie_predictor.commandline import to_json
+from ernie_predictor.errors import PredictorError, UsageError, one_line
+from ernie_predictor.inputs import DELIMITERS, SPREADSHEETS, line_item
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
 # A file under its final name is complete in these: an upload shows when it ends. Elsewhere it is written and renamed.
