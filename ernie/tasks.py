@@ -225,15 +225,11 @@ class QuestionAnswering(TrainingTask, tasks.QuestionAnswering):
                 inside = pieces is not None and first <= pieces[0] and pieces[1] < first + place.stop - place.start
                 feature["start_positions"] = pieces[0] - first + place.start if inside else 0
                 feature["end_positions"] = pieces[1] - first + place.start if inside else 0
-        faults = []
-        if lost:
-            faults.append(
-                f"{len(lost):,} have no answer that occurs in the context: trained as unanswerable ({lost[0]} ...)"
-            )
-        if moved:
-            faults.append(
-                f"{len(moved):,} have none at `answer_start`: the nearest occurrence is taken ({moved[0]} ...)"
-            )
+        kinds = (
+            (lost, "have no answer that occurs in the context: trained as unanswerable"),
+            (moved, "have none at `answer_start`: the nearest occurrence is taken"),
+        )
+        faults = [f"{len(places):,} {what} ({places[0]} ...)" for places, what in kinds if places]
         if faults:
             logger.warning(f"Of {len(split.examples):,} questions, {', and '.join(faults)}")
 
