@@ -20,31 +20,20 @@ def main():
     labels = utils.find_labels(TASK, data_args, None, model_args)
 
     # Features: tokenized, and read back as answers, as in deployment
-    tokenizer, processor = utils.load_processor(TASK, model_args, data_args, labels)
-    train = utils.seq_cls_features(processor, train, labels)
-    dev = utils.seq_cls_features(processor, dev, labels)
+    tokenizer, task = utils.load_task(TASK, model_args, data_args, labels)
+    train = utils.make_features(task, train)
+    dev = utils.make_features(task, dev)
 
     # Checks: what would fail in training, or train nothing
-    utils.check_training(TASK, compression_args, train, labels)
+    utils.check_training(compression_args, train)
 
     # Model
-    model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=True)
+    model = utils.load_model(task, model_args, data_args, fine_tuned=True)
     utils.write_settings(model_args, data_args, compression_args)
-    compression = utils.Compression(
-        TASK,
-        model,
-        compression_args,
-        data_args,
-        model_args,
-        train,
-        dev,
-        tokenizer,
-        processor,
-        compute_metrics=lambda output: utils.accuracy(output.predictions, output.label_ids),
-    )
+    compression = utils.Compression(task, model, compression_args, data_args, model_args, train, dev, tokenizer)
 
     # Compression: the plan is printed, then every variant is made, scored and timed; a killed run is resumed
-    compression.compress(utils.majority_share(dev.examples))
+    compression.compress()
 
 
 if __name__ == "__main__":

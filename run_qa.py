@@ -24,34 +24,20 @@ def main():
 
     # Data: the splits that the steps below need, the others None
     train, dev, test = utils.load_splits(TASK, data_args, training_args)
-    labels = []  # answers are spans of the context
+    labels = utils.find_labels(TASK, data_args, train, model_args)
 
     # Features: tokenized, and read back as answers, as in deployment
-    tokenizer, processor = utils.load_processor(TASK, model_args, data_args, labels)
-    train = utils.qa_features(processor, train)
-    dev = utils.qa_features(processor, dev)
-    test = utils.qa_features(processor, test, labelled=False)
-
-    def compute_metrics(output):
-        found = [answer["answer"] for answer in dev.answers(output.predictions)]
-        return utils.cmrc_scores(found, [[answer["text"] for answer in e["answers"]] for e in dev.examples])
+    tokenizer, task = utils.load_task(TASK, model_args, data_args, labels)
+    train = utils.make_features(task, train)
+    dev = utils.make_features(task, dev)
+    test = utils.make_features(task, test, labelled=False)
 
     # Checks: what would fail in training, or train nothing
-    utils.check_training(TASK, training_args, train, labels)
+    utils.check_training(training_args, train)
 
     # Model
-    model = utils.load_model(TASK, model_args, data_args, processor, labels, fine_tuned=not training_args.do_train)
-    trainer = utils.ErnieTrainer(
-        TASK,
-        model,
-        training_args,
-        data_args,
-        train,
-        dev,
-        tokenizer,
-        processor,
-        compute_metrics,
-    )
+    model = utils.load_model(task, model_args, data_args, fine_tuned=not training_args.do_train)
+    trainer = utils.ErnieTrainer(task, model, training_args, data_args, train, dev, tokenizer)
 
     # Training, from the last checkpoint if there is one
     if training_args.do_train:
@@ -62,17 +48,17 @@ def main():
     # Evaluation
     scores = utils.read_metrics(training_args.output_dir if training_args.do_train else model_args.model_name_or_path)
     if training_args.do_eval:
-        scores = trainer.score(utils.question_blind_share(dev.examples), model_args)
+        scores = trainer.score(model_args)
 
     # Prediction
     if training_args.do_predict:
         answers = trainer.answer(test)
         if training_args.should_save:
-            utils.write_predictions(TASK, data_args, training_args.output_dir, test, answers)
+            utils.write_predictions(data_args, training_args.output_dir, test, answers)
 
     # Export
     if training_args.do_export and training_args.should_save:
-        utils.export_model(TASK, model, tokenizer, os.path.join(export_dir, "export"), scores)
+        utils.export_model(task, model, tokenizer, os.path.join(export_dir, "export"), scores)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from ernie.tasks import TASKS
 from ernie.arguments import CompressionArguments, parse_arguments
 from ernie.settings import write_settings
 from ernie.data import find_labels, load_examples, load_splits
-from ernie.models import check_model, load_model, load_processor
-from ernie.features import qa_features, seq_cls_features, token_cls_features
-from ernie.metrics import accuracy, cmrc_scores, entity_scores, majority_share, question_blind_share, read_metrics
+from ernie.models import check_model, load_model, load_task
+from ernie.features import make_features
+from ernie.metrics import read_metrics
 from ernie.training import ErnieTrainer, check_training
 from ernie.predictions import write_predictions
 from ernie.export import export_model

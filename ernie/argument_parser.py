@@ -45,7 +45,7 @@ class ArgumentParser(PdArgumentParser):
         self.defaults = {name: self.get_default(name) for name in self.rows}
         texts = {
             "names": ", ".join(name for name, row in DATA_SETS.items() if row.task is task),
-            "suffix": task.suffix,
+            "suffix": task.suffixes[0],
             "part": "window" if "doc_stride" in self.rows else "text",
         }
         self.shown = {}  # {argument: what --help shows for it}

@@ -109,36 +109,30 @@ class Compression:
     """Makes and measures every variant that the arguments ask for, beside one another in --output_dir.
 
     Args:
-        task: a row of `TASKS`.
+        task: of `load_task`.
         model: the fine-tuned one.
         args: CompressionArguments.
         train, dev: `Split`s.
-        pretrained_tokenizer, processor, compute_metrics: as of `ErnieTrainer`.
+        pretrained_tokenizer: PaddleNLP's, which is saved beside each model.
     """
 
-    def __init__(
-        self, task, model, args, data_args, model_args, train, dev, pretrained_tokenizer, processor, compute_metrics
-    ):
+    def __init__(self, task, model, args, data_args, model_args, train, dev, pretrained_tokenizer):
         self.task, self.model, self.args, self.data_args = task, model, args, data_args
-        self.train_split, self.dev_split, self.tokenizer, self.processor = train, dev, pretrained_tokenizer, processor
+        self.train_split, self.dev_split, self.tokenizer = train, dev, pretrained_tokenizer
         self.arguments = (model_args, data_args, args)
-        self.of_trainers = (data_args, train, dev, pretrained_tokenizer, processor, compute_metrics)
-        self.collator = Collator(processor.tokenizer, data_args.dynamic_max_length)
-        self.dev_set = DevSet(dev.sorted_features, self.collator, args.per_device_eval_batch_size, compute_metrics)
+        self.of_trainers = (data_args, train, dev, pretrained_tokenizer)
+        self.collator = Collator(task.tokenizer, data_args.dynamic_max_length)
+        self.dev_set = DevSet(dev, self.collator, args.per_device_eval_batch_size)
         self.contents = content_hashes(model, pretrained_tokenizer, train, dev)
         lists = (args.width_mult_list, args.algo_list, args.batch_size_list, args.batch_num_list)
         self.variants = {variant.name: variant for variant in plan(args.strategy, *lists)}
 
     @alone
-    def compress(self, baseline):
-        """Prunes and quantizes as --strategy says; returns the rows of compression_report.json.
-
-        Args:
-            baseline: {name: score} of a trivial answer, for metrics.json.
-        """
+    def compress(self):
+        """Prunes and quantizes as --strategy says; returns the rows of compression_report.json."""
         args = self.args
         check_shared(args)
-        self.baseline = baseline
+        self.baseline = self.task.baseline(self.dev_split.examples)
         variants = self.variants.values()
         # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
         missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
@@ -170,7 +164,7 @@ class Compression:
                 self.score_again(name)
                 console.row("there", f"{self.describe(name)}, of another command")
         dataset, score = self.data_args.dataset, self.task.score
-        rows = write_report(args.output_dir, dataset, score, names, self.dev_set, baseline, args.max_drop)
+        rows = write_report(args.output_dir, dataset, score, names, self.dev_set, self.baseline, args.max_drop)
         pick_best(args.output_dir, rows, args.max_drop)
         return rows
 
@@ -191,7 +185,7 @@ class Compression:
     def identity_of(self, kind, base=None):
         """What variants of a kind, and trainings for them, are made from, but for options of their own."""
         others = {name for name, kinds in ONLY_FOR.items() if kind not in kinds}
-        return identity(self.arguments, self.processor, {**self.contents, BASE: base}, others)
+        return identity(self.arguments, self.task, {**self.contents, BASE: base}, others)
 
     def made_earlier(self, base="export", inside=""):
         """Names of all variants that are there, and were made of the present original, by this or another command."""

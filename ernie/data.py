@@ -4,7 +4,6 @@ import os
 import re
 import unicodedata
 
-from ernie_predictor.answers import split_tag
 from ernie_predictor.dev_sets import is_test_file, read_file, read_split
 from ernie_predictor.formats import check_characters, shown
 from paddlenlp.trainer import CompressionArguments
@@ -13,7 +12,7 @@ from ernie import console
 from ernie.console import logger
 from ernie.errors import UserError
 from ernie.models import read_labels
-from ernie.tasks import DATA_SETS, QA, SEQ_CLS
+from ernie.tasks import DATA_SETS
 
 
 def load_splits(task, data_args, args):
@@ -30,10 +29,7 @@ def load_splits(task, data_args, args):
         folder = os.path.dirname(source_file(next(iter(loaded.values()))))
         counts = ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items())
         console.row("data", f"{counts} from {folder}")
-    if task is SEQ_CLS:
-        first = {examples[0]["text_pair"] is None: examples[0]["where"] for examples in splits if examples}
-        if len(first) > 1:
-            raise UserError(f"{first[True]} has one text, {first[False]} has two: a data set has one or the other")
+    task.check_splits(loaded.values())
     return splits
 
 
@@ -45,10 +41,8 @@ def load_examples(task, data_args, split):
         split: "train", "dev" or "test".
 
     Returns:
-        A list of examples. Each holds "id" (in a test split, unique), "where" (file and line), and
-        - seq_cls: "text", "text_pair" (str or None), "label" (str; none in a test split);
-        - token_cls: "tokens", "tags" (lists of str; no tags in an unlabelled file);
-        - qa: "question", "context", "answers": [{"text", "answer_start"}] (none in a test split).
+        A list of examples: dicts with "id" (in a test split, unique), "where" (file and line), and what the task's
+        `read_file` says.
 
     Raises:
         UserError: a file is missing or empty, or a row is broken; names file and line.
@@ -59,7 +53,7 @@ def load_examples(task, data_args, split):
     else:
         path, examples = read_split(task.name, data_args.data_dir, data_args.dataset, split)
         if split == "dev" and is_test_file(path) and data_args.dataset not in DATA_SETS:
-            logger.warning(f"there is no dev.{task.suffix}: models are scored, and the best is chosen, on {path}")
+            logger.warning(f"there is no dev.{task.suffixes[0]}: models are scored, and the best is chosen, on {path}")
     set_ids(examples, task, check=split == "test")
     return examples
 
@@ -97,7 +91,7 @@ def set_ids(examples, task, check):
     missing = [e for e in examples if e["id"] is None]
     if len(missing) == len(examples):
         for number, example in enumerate(examples):
-            example["id"] = str(number) if task is QA else number
+            example["id"] = task.id_type(number)
         return
     if not check:
         return
@@ -116,21 +110,18 @@ def set_ids(examples, task, check):
 
 
 def find_labels(task, data_args, train_examples, model_args):
-    """The labels, in the order of the model's classes; none for reading comprehension.
+    """The labels, in the order of the model's classes; none for a task that has none.
 
     A published data set has its own; one's own takes its labels from the training file, or, where nothing is
     trained, from the fine-tuned model.
     """
+    if not task.has_labels:
+        return []
     if data_args.dataset in DATA_SETS:
         return list(DATA_SETS[data_args.dataset].labels)
-    if task is QA:
-        return []
     if train_examples is None:
         return read_labels(model_args.model_name_or_path)
-    if task is SEQ_CLS:
-        labels = sorted({e["label"] for e in train_examples})
-    else:
-        labels = sorted({"O"}.union(*(e["tags"] for e in train_examples)))
+    labels = task.labels_of(train_examples)
     _warn_of_twins(labels)
     return labels
 
@@ -150,30 +141,3 @@ def _warn_of_twins(labels):
 def ascii_of(label):
     """A label in quotes; what can't be seen is escaped."""
     return repr(label) if label.isascii() else f"{label!r} ({label!a})"
-
-
-def label_ids(examples, labels):
-    """The class index of each example's label.
-
-    Raises:
-        UserError: an example has a label that is not in `labels`; names file and line.
-    """
-    ids = {label: index for index, label in enumerate(labels)}
-    for example in examples:
-        if example["label"] not in ids:
-            raise _unknown_label(example, example["label"], labels)
-    return [ids[e["label"]] for e in examples]
-
-
-def check_kinds(examples, labels):
-    """Raises UserError where a sentence has an entity of a kind that is not in `labels`; names file and line."""
-    kinds = {split_tag(label)[1] for label in labels}
-    for example in examples:
-        for tag in example["tags"]:
-            if tag != "O" and split_tag(tag)[1] not in kinds:
-                raise _unknown_label(example, tag, labels)
-
-
-def _unknown_label(example, label, labels):
-    names = ", ".join(labels[:20]) + (" ..." if len(labels) > 20 else "")
-    return UserError(f"{example['where']}: unknown label {label!r}; known are {names}")

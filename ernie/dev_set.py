@@ -3,28 +3,26 @@
 import numpy as np
 from ernie_predictor.machine import usable_cores
 from ernie_predictor.runtimes import open_onnx
-from paddlenlp.trainer.trainer_utils import EvalPrediction
 
 from ernie import console
-from ernie.features import IGNORED
 from ernie.static_model import run_static_model
+from ernie.tasks import IGNORED
 
 
 class DevSet:
     """The dev set in batches, and what a model scores on it.
 
     Args:
-        features: of a `Split`, sorted; what they hold besides a model's inputs are labels.
-        compute_metrics: a function of an EvalPrediction.
+        split: a `Split`, with labels.
     """
 
-    def __init__(self, features, collator, batch_size, compute_metrics):
-        self.features, self.collator, self.compute_metrics = features, collator, compute_metrics
+    def __init__(self, split, collator, batch_size):
+        self.split, self.features, self.collator = split, split.sorted_features, collator
         self.batches, labels = [], []
-        for begin in range(0, len(features), batch_size):
-            batch = collator(features[begin : begin + batch_size])
-            self.batches.append({name: batch.pop(name) for name in ("input_ids", "token_type_ids")})
-            labels.append(list(batch.values()))
+        for begin in range(0, len(self.features), batch_size):
+            batch = collator(self.features[begin : begin + batch_size])
+            labels.append([batch.pop(name) for name in split.task.label_names])
+            self.batches.append(batch)
         self.labels = [concatenate(arrays) for arrays in zip(*labels)]
 
     def onnx_logits(self, onnx_file, engine):
@@ -41,9 +39,7 @@ class DevSet:
         return [concatenate(arrays) for arrays in zip(*outputs)]
 
     def scores(self, logits):
-        predictions = logits[0] if len(logits) == 1 else tuple(logits)
-        labels = self.labels[0] if len(self.labels) == 1 else tuple(self.labels)
-        return self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        return self.split.scores(tuple(logits))
 
     def agreement(self, logits, others):
         """The share of predictions that two models have in common: classes, tags, or answers' ends."""

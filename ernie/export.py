@@ -14,7 +14,6 @@ from ernie.metrics import write_metrics
 from ernie.models import on_cpu
 from ernie.onnx_graph import write_onnx
 from ernie.static_model import save_static_model
-from ernie.tasks import SEQ_CLS
 
 TOLERANCE = 1e-4  # between the logits of the ONNX model and Paddle's, both in float32 on the CPU
 
@@ -36,7 +35,7 @@ def export_model(task, model, tokenizer, folder, metrics):
 def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):
     """Writes everything except metrics.json, and returns `onnx_error`; see `export_model`."""
     save_static_model(model, folder, input_dtype)
-    write_onnx(folder, task.outputs, first_token_only=task is SEQ_CLS)
+    write_onnx(folder, task.outputs, first_token_only=not task.per_token)
     error = onnx_error(model, os.path.join(folder, "model.onnx"))
     if not error < TOLERANCE:
         raise UserError(

@@ -1,23 +1,17 @@
-"""Features: examples to input ids and labels, and features to batches.
+"""Features: examples to input ids and labels, and features to batches."""
 
-Texts are tokenized, and answers read, by the predictor's own tasks (ernie_predictor/tasks.py), so that a text gets the
-same answer in training and in deployment. Training adds labels and batches.
-"""
-
-import bisect
-import re
 from functools import cached_property
 
 import numpy as np
-from ernie_predictor.answers import entity_spans, find_words, tags_of_spans
-from ernie_predictor.tasks import join_tokens
 
 from ernie import console
-from ernie.console import logger
-from ernie.data import check_kinds, label_ids
 from ernie.errors import UserError
+from ernie.tasks import IGNORED
 
-IGNORED = -100  # the label that paddle's cross entropy leaves out
+
+def make_features(task, examples, labelled=True):
+    """A `Split` of examples; None for None."""
+    return None if examples is None else Split(task, examples, labelled)
 
 
 class Split:
@@ -25,20 +19,30 @@ class Split:
 
     Attributes:
         examples: as `load_examples` returns them.
-        features: dicts of "input_ids", "token_type_ids" (lists of int) and, for training, labels.
+        pairs: for each example a `Pair` of texts.
+        features: dicts of "input_ids", "token_type_ids" (lists of int) and labels; one or more per example, in order.
         sorted_features: the same from the longest to the shortest, for batches with little padding.
     """
 
-    def __init__(self, processor, examples, pairs, labels=None):
+    def __init__(self, task, examples, labelled=True):
         """
         Args:
-            processor: a task of ernie_predictor/tasks.py.
-            pairs: for each example a `Pair` of texts.
-            labels: the names of the classes, if the features carry labels.
+            task: of `load_task`. From then on it takes what the examples are, such as single texts.
+            labelled: whether the features carry labels.
         """
-        self.processor, self.examples, self.pairs, self.labels = processor, examples, pairs, labels
-        inputs, self.notes = tokenize(processor, pairs)
+        self.task, self.examples, self.labels = task, examples, [*task.numbers] if labelled else None
+        task.begin(examples)
+        self.pairs = [checked(task, example) for example in examples]
+        truncated = task.truncated
+        inputs, self.notes = tokenize(task, self.pairs)
         self.features = [{"input_ids": ids, "token_type_ids": types} for ids, types in inputs]
+        task.say_what_is_cut(self, task.truncated - truncated)
+        if labelled:
+            task.label(self)
+
+    @cached_property
+    def gold(self):
+        return [self.task.gold(example) for example in self.examples]
 
     @cached_property
     def order(self):
@@ -61,185 +65,33 @@ class Split:
         answers, logits = [], iter(logits)
         pairs = console.progress(self.pairs, desc="reading answers", disable=len(self.pairs) < 2000 or None)
         for pair, note in zip(pairs, self.notes):
-            answers += self.processor.read([pair], [note], logits)
+            answers += self.task.read([pair], [note], logits)
         return answers
 
+    def scores(self, outputs):
+        """What the answers of `outputs` score, {score: share of 1}."""
+        return self.task.score_answers(self.answers(outputs), self.gold)
 
-def tokenize(processor, pairs):
-    """Tokenizes many texts with a progress bar; (features, notes) as `processor.tokenize` returns them."""
+
+def tokenize(task, pairs):
+    """Tokenizes many texts with a progress bar; (features, notes) as `task.tokenize` returns them."""
     features, notes = [], []
     with console.progress(total=len(pairs), desc="tokenizing", disable=len(pairs) < 2000 or None) as bar:
         for begin in range(0, len(pairs), 1024):
             chunk = pairs[begin : begin + 1024]
-            more_features, more_notes = processor.tokenize(chunk)
+            more_features, more_notes = task.tokenize(chunk)
             features += more_features
             notes += more_notes
             bar.update(len(chunk))
     return features, notes
 
 
-def checked(processor, example, item):
-    """`processor.check`, with errors that name the example's file and line."""
+def checked(task, example):
+    """An example's `Pair` of texts; an error names file and line."""
     try:
-        return processor.check(item)
+        return task.check(task.item(example))
     except UserError as e:
         raise UserError(f"{example['where']}: {e}") from None
-
-
-def _warn_of_truncation(processor, truncated, number):
-    if truncated:
-        what, limit = processor.limit()
-        logger.warning(f"{truncated:,} of {number:,} {what}s are truncated at {limit} tokens")
-
-
-def seq_cls_features(processor, examples, labels=None):
-    """Classification: a `Split`, with "labels" (int) if the names of the classes are given; None for None.
-
-    From then on the processor takes what the examples are: single texts, or pairs of texts.
-    """
-    if examples is None:
-        return None
-    processor.set_text_pair(examples[0]["text_pair"] is not None)
-    pairs = [checked(processor, e, (e["text"], e["text_pair"])) for e in examples]
-    truncated = processor.truncated
-    split = Split(processor, examples, pairs, labels)
-    _warn_of_truncation(processor, processor.truncated - truncated, len(examples))
-    if labels is not None:
-        for feature, label in zip(split.features, label_ids(examples, labels)):
-            feature["labels"] = label
-    return split
-
-
-def token_cls_features(processor, examples, labels=None):
-    """NER: a `Split` with one feature per window of a text; None for None.
-
-    If the names of the tags are given, features carry "labels" (list of int), and the split `gold`: for each example
-    its entities, (label, start, end), as the predictor gives them.
-
-    The predictor reads one tag a word, from the word's first piece, in the window in which that has most context: there
-    stands the word's label. All else is labelled `IGNORED`, hence left out of the loss.
-    """
-    if examples is None:
-        return None
-    joined = [join_tokens(e["tokens"]) for e in examples]
-    pairs = [checked(processor, e, text) for e, (text, _) in zip(examples, joined)]
-    split = Split(processor, examples, pairs, labels)
-    long = sum(len(windows) > 1 for _, windows in split.notes)
-    if long:
-        console.row(
-            "windows",
-            f"{long:,} of {len(examples):,} sentences are longer than --max_seq_length {processor.max_seq_length}: "
-            "read in overlapping windows",
-        )
-    if labels is not None:
-        check_kinds(examples, labels)
-        _add_tags(split, joined, labels)
-    return split
-
-
-def _add_tags(split, joined, labels):
-    """Adds `gold` to a split of NER, and labels to its features.
-
-    Args:
-        joined: `join_tokens` of each example.
-    """
-    ids = {label: index for index, label in enumerate(labels)} | {None: IGNORED}
-    split.gold, torn, features = [], [], iter(split.features)
-    for example, (text, starts), (offsets, windows) in zip(split.examples, joined, split.notes):
-        words = find_words(text, offsets)
-        word_starts, word_stops = [start for start, *_ in words], [stop for _, stop, _, _ in words]
-        spans, gold, ignored = [], [], []
-        for kind, begin, end in entity_spans(example["tags"]):
-            begin, end = starts[begin], starts[end - 1] + len(example["tokens"][end - 1])
-            # The words that the entity touches, last exclusive.
-            first, last = bisect.bisect_right(word_stops, begin), bisect.bisect_left(word_starts, end)
-            if first < last and begin <= word_starts[first] and word_stops[last - 1] <= end:
-                spans.append((kind, first, last))
-                begin, end = words[first][0], words[last - 1][2]  # with an accent behind it, as the predictor has it
-            else:
-                ignored += range(first, last)
-                torn.append(f"{text[begin:end]!r}, {example['where']}")
-            gold.append((kind, begin, end))
-        split.gold.append(gold)
-        tags = tags_of_spans(spans, len(words), labels)
-        for word in ignored:
-            tags[word] = None
-        of_pieces = [IGNORED] * len(offsets)
-        for (*_, piece), tag in zip(words, tags):
-            of_pieces[piece] = ids[tag]
-        for (at, first, end), feature in zip(windows, features):
-            feature["labels"] = [IGNORED] * len(feature["input_ids"])
-            feature["labels"][first - at + 1 : end - at + 1] = of_pieces[first:end]
-    if torn:
-        logger.warning(
-            f"{len(torn):,} of {sum(map(len, split.gold)):,} entities begin or end inside a word of letters or of "
-            "digits, which gets one tag as a whole, so that no model can find them: the loss leaves them out, and the "
-            f"score counts them as missed (the first: {torn[0]})"
-        )
-
-
-def locate_answer(context, answer):
-    """(start, end) of an answer in characters; None if its text is nowhere in the context.
-
-    CMRC2018 has answers whose `answer_start` is wrong: the nearest occurrence is taken.
-    """
-    text, start = answer["text"], answer["answer_start"]
-    if start < 0 or context[start : start + len(text)] != text:
-        places = [m.start() for m in re.finditer(re.escape(text), context)]
-        if not places:
-            return None
-        start = min(places, key=lambda place: abs(place - start))
-    return start, start + len(text)
-
-
-def qa_features(processor, examples, labelled=True):
-    """Reading comprehension: a `Split` with one feature per window of a context; None for None.
-
-    Args:
-        labelled: whether to add "start_positions", "end_positions" (0, [CLS], where the window lacks the answer).
-    """
-    if examples is None:
-        return None
-    truncated = processor.truncated
-    split = Split(processor, examples, [checked(processor, e, (e["question"], e["context"])) for e in examples])
-    _warn_of_truncation(processor, processor.truncated - truncated, len(examples))
-    if not labelled:
-        return split
-    features, lost, moved = iter(split.features), [], []
-    for example, (offsets, windows) in zip(examples, split.notes):
-        spans = (locate_answer(example["context"], answer) for answer in example["answers"])
-        span = next((s for s in spans if s is not None), None)
-        pieces = _pieces_of(span, offsets) if span else None
-        if pieces is None:
-            lost.append(example["where"])
-        elif span[0] not in [answer["answer_start"] for answer in example["answers"]]:
-            moved.append(example["where"])
-        for (first, place), feature in zip(windows, features):
-            inside = pieces is not None and first <= pieces[0] and pieces[1] < first + place.stop - place.start
-            feature["start_positions"] = pieces[0] - first + place.start if inside else 0
-            feature["end_positions"] = pieces[1] - first + place.start if inside else 0
-    _warn_of_answers(len(examples), lost, moved)
-    return split
-
-
-def _warn_of_answers(total, lost, moved):
-    """One warning of the questions whose answers are not where the file says; their places are given."""
-    faults = []
-    if lost:
-        faults.append(
-            f"{len(lost):,} have no answer that occurs in the context: trained as unanswerable ({lost[0]} ...)"
-        )
-    if moved:
-        faults.append(f"{len(moved):,} have none at `answer_start`: the nearest occurrence is taken ({moved[0]} ...)")
-    if faults:
-        logger.warning(f"Of {total:,} questions, {', and '.join(faults)}")
-
-
-def _pieces_of(span, offsets):
-    """(first, last) piece of a span of characters, or None where there is no piece (white space)."""
-    first = bisect.bisect_right([end for _, end in offsets], span[0])
-    last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
-    return (first, last) if first <= last else None
 
 
 class Collator:
@@ -258,9 +110,7 @@ class Collator:
         longest = max(len(f["input_ids"]) for f in features)
         length = next((n for n in self.lengths if n >= longest), longest)
         batch = self.tokenizer.pad([(f["input_ids"], f["token_type_ids"]) for f in features], length)
-        for key in ("labels", "start_positions", "end_positions"):
-            if key not in features[0]:
-                continue
+        for key in [key for key in features[0] if key not in batch]:  # labels
             values = [f[key] for f in features]
             if isinstance(values[0], list):
                 values = [v + [IGNORED] * (length - len(v)) for v in values]

@@ -46,19 +46,19 @@ CHOOSING = frozenset(
 OF_READING = frozenset(name for task in TASKS.values() for name in task.defaults)
 
 
-def identity(arguments, processor, contents, without=()):
+def identity(arguments, task, contents, without=()):
     """What something is made from: {argument or content: value or hash}, as JSON can hold it.
 
     Args:
         arguments: objects of the dataclasses of arguments.
-        processor: a task of ernie_predictor/tasks.py.
+        task: of `load_task`.
         contents: of `content_hashes`.
         without: names of more that does not count.
     """
     found = {CODE: VERSION, "world_size": paddle.distributed.get_world_size(), **contents}
     for part in arguments:
         found |= values_of(part)
-    without = {*NO_EFFECT, *(OF_READING - processor.params.keys()), *without}
+    without = {*NO_EFFECT, *(OF_READING - task.params.keys()), *without}
     return {name: value for name, value in found.items() if name not in without}
 
 

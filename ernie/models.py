@@ -10,15 +10,13 @@ import paddle
 import paddlenlp.transformers
 from ernie_predictor import labels as model_labels
 from ernie_predictor import tokenizer as fast_tokenizers
-from ernie_predictor.tasks import PARAMS_NAMES, SHORTEST
-from ernie_predictor.tasks import TASKS as PROCESSORS
+from ernie_predictor.tasks import SHORTEST, check_vocabulary, read_config, task_in
 from paddlenlp.transformers import AutoTokenizer
 from paddlenlp.transformers import ErnieTokenizer as PaddleNLPTokenizer
 from paddlenlp.utils.log import logger as paddlenlp_logger
 
 from ernie import console
 from ernie.errors import UsageError, UserError
-from ernie.tasks import SEQ_CLS
 
 
 def local_folder(name):
@@ -69,14 +67,20 @@ def _check_fine_tuned(task, model_args, data_args, labels=()):
             f"--model_name_or_path {name}: there is no such folder, and a model of the hub was not fine-tuned for "
             f"{data_args.dataset}. {advice}"
         )
-    architecture = (read_model_config(name).get("architectures") or ["?"])[0]
-    found = read_labels(name)
-    if not architecture.endswith(task.head) or (labels and found != labels):
+    config, found = read_model_config(name), read_labels(name)
+    architecture = (config.get("architectures") or ["?"])[0]
+    if not is_of(task, config) or (labels and found != labels):
         raise UserError(
             f"--model_name_or_path {name} was not fine-tuned for {data_args.dataset}: it is a {architecture}"
             + (f" with the labels {', '.join(found[:8])}" if found else "")
             + f". {advice}"
         )
+
+
+def is_of(task, config):
+    """Whether a model is one of this task, by its config.json."""
+    found = task_in(config)
+    return found is not None and found.name == task.name
 
 
 def own_lengths(task, name):
@@ -90,10 +94,10 @@ def own_lengths(task, name):
         config, tokenizer_config = (_read_json(name, file) for file in ("config.json", "tokenizer_config.json"))
     except (OSError, ValueError):
         return {}
-    if not (config.get("architectures") or ["?"])[0].endswith(task.head):
+    if not is_of(task, config):
         return {}
-    params = (config.get("task_specific_params") or {}).get(PARAMS_NAMES.get(task.name)) or {}
-    params = {key: params[key] for key in PROCESSORS[task.name].defaults if key in params}
+    params = (config.get("task_specific_params") or {}).get(task.params_name) or {}
+    params = {key: params[key] for key in task.defaults if key in params}
     length, longest = tokenizer_config.get("model_max_length"), config.get("max_position_embeddings")
     if isinstance(length, int) and isinstance(longest, int) and length >= SHORTEST:
         params["max_seq_length"] = min(length, longest)
@@ -112,19 +116,7 @@ def _has_weights(folder):
 def read_model_config(name):
     """config.json of a model folder as a dict; {} for a name of the hub."""
     folder = local_folder(name)
-    if folder is None:
-        return {}
-    path = os.path.join(folder, "config.json")
-    try:
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-    except OSError:
-        raise UserError(
-            f"--model_name_or_path {name} is no model folder: it has no config.json (it holds "
-            f"{', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'}){_how_to_convert(folder)}"
-        ) from None
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON: {e}") from e
+    return {} if folder is None else read_config(name, "--model_name_or_path", _how_to_convert(folder))
 
 
 def _how_to_convert(folder):
@@ -165,11 +157,11 @@ def load_tokenizer(name, data_args):
     return tokenizer
 
 
-def load_processor(task, model_args, data_args, labels):
-    """What turns texts into features and logits into answers: the predictor's own, with PaddleNLP's ids.
+def load_task(task, model_args, data_args, labels):
+    """What turns texts into features and logits into answers, as in deployment, with PaddleNLP's ids.
 
     Returns:
-        (PaddleNLP's tokenizer, which saves itself beside a model; a task of ernie_predictor/tasks.py).
+        (PaddleNLP's tokenizer, which saves itself beside a model; an object of the class `task`).
     """
     pretrained = load_tokenizer(model_args.model_name_or_path, data_args)
     pretrained.model_max_length = data_args.max_seq_length
@@ -180,13 +172,8 @@ def load_processor(task, model_args, data_args, labels):
         tokenizer = fast_tokenizers.ErnieTokenizer(vocab, do_lower_case=pretrained.do_lower_case)
     else:
         tokenizer = PythonTokenizer(pretrained)
-    processor = PROCESSORS[task.name](
-        tokenizer,
-        data_args.max_seq_length,
-        dict(enumerate(labels)),
-        {key: getattr(data_args, key) for key in PROCESSORS[task.name].defaults},
-    )
-    return pretrained, processor
+    params = {key: getattr(data_args, key) for key in task.defaults}
+    return pretrained, task(tokenizer, data_args.max_seq_length, dict(enumerate(labels)), params)
 
 
 class PythonTokenizer(fast_tokenizers.ErnieTokenizer):
@@ -203,16 +190,17 @@ class PythonTokenizer(fast_tokenizers.ErnieTokenizer):
         return [fast_tokenizers.Encoding(*pair) for pair in zip(ids, offsets)]
 
 
-def load_model(task, model_args, data_args, processor, labels, fine_tuned):
-    """Loads a model with a head for these labels.
+def load_model(task, model_args, data_args, fine_tuned):
+    """Loads a model with a head for a task's labels.
 
     Args:
+        task: of `load_task`.
         fine_tuned: nothing will be trained, so the folder must hold a model for this very task and these labels.
 
     Raises:
         UserError: a folder without its parts, a hub that can't be reached, another task's model.
     """
-    name = model_args.model_name_or_path
+    name, labels = model_args.model_name_or_path, [*task.numbers]
     folder = local_folder(name)
     if fine_tuned:
         _check_fine_tuned(task, model_args, data_args, labels)
@@ -226,22 +214,14 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
     model.new_weights = new_weights
     if labels:
         model.config.id2label = dict(enumerate(labels))
-        model.config.label2id = {label: index for index, label in enumerate(labels)}
-    if task is SEQ_CLS:
-        _set_text_pair(model.config, name, data_args, processor.text_pair, fine_tuned)
-    if processor.params:
-        # How long texts are cut and answers are chosen belongs to the model: deployment reads it here.
-        model.config.task_specific_params = {PARAMS_NAMES[task.name]: processor.params}
-    entries = max(processor.tokenizer.vocab.values()) + 1
-    if entries > model.config.vocab_size:
-        raise UserError(
-            f"{name}: its vocab.txt has {entries:,} entries, but its model takes ids below "
-            f"{model.config.vocab_size:,}; the files are of different models"
-        )
-    checksum = fast_tokenizers.vocab_crc32(processor.tokenizer.vocab)
-    if fine_tuned and getattr(model.config, "vocab_crc32", None) not in (None, checksum):
-        raise UserError(f"--model_name_or_path {name}: its vocab.txt is not the one that the model was trained with")
-    model.config.vocab_crc32 = checksum
+        model.config.label2id = dict(task.numbers)
+    if fine_tuned:
+        params = (model.config.task_specific_params or {}).get(task.params_name) or {}
+        task.keep_params(params, name, data_args.dataset)
+    # What the model is, how long texts are cut and answers are chosen belongs to it: deployment reads it here.
+    model.config.task_specific_params = {task.params_name: task.params_to_save()}
+    known = getattr(model.config, "vocab_crc32", None) if fine_tuned else None
+    model.config.vocab_crc32 = check_vocabulary(name, task.tokenizer.vocab, model.config.vocab_size, known)
     longest = model.config.max_position_embeddings
     if data_args.max_seq_length > longest:
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")
@@ -253,28 +233,6 @@ def load_model(task, model_args, data_args, processor, labels, fine_tuned):
         + (f"; {len(labels)} labels" if labels else ""),
     )
     return model
-
-
-def _set_text_pair(config, name, data_args, text_pair, fine_tuned):
-    """Puts into a classifier's config.json whether it takes pairs of texts: deployment refuses what it does not take.
-
-    Args:
-        text_pair: whether the data are pairs; None: no data were read.
-
-    Raises:
-        UserError: the data are not what the model was fine-tuned on.
-    """
-    params = (config.task_specific_params or {}).get(PARAMS_NAMES["seq_cls"]) or {}
-    known = params.get("text_pair") if fine_tuned else None
-    if None not in (known, text_pair) and known != text_pair:
-        kinds = {True: "pairs of texts", False: "single texts"}
-        raise UserError(
-            f"--model_name_or_path {name} was fine-tuned on {kinds[known]}, but {data_args.dataset} has "
-            f"{kinds[text_pair]}"
-        )
-    text_pair = known if text_pair is None else text_pair
-    if text_pair is not None:
-        config.task_specific_params = {PARAMS_NAMES["seq_cls"]: {"text_pair": text_pair}}
 
 
 @contextlib.contextmanager

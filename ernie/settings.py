@@ -15,7 +15,6 @@ from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.files import write_json
 from ernie.plan import read_widths
-from ernie.tasks import QA
 
 
 def complete_training(values, task):
@@ -24,7 +23,7 @@ def complete_training(values, task):
     values.export_model_dir = os.path.expanduser(values.export_model_dir or values.output_dir)
     # Without "./", since PaddleNLP compares the paths of checkpoints as texts.
     values.output_dir = os.path.normpath(os.path.join(os.path.expanduser(values.output_dir), values.dataset))
-    values.label_names = label_names(task)
+    values.label_names = list(task.label_names)
     resume = (values.resume_from_checkpoint or "").capitalize()
     if resume in ("", "False"):
         values.resume_from_checkpoint = None
@@ -76,12 +75,8 @@ def complete_compression(values, task):
     values.output_dir = os.path.normpath(os.path.expanduser(values.output_dir))
     values.width_mult_list = read_widths(values.width_mult_list)
     values.do_train = "dynabert" in values.strategy or "qat" in values.strategy
-    values.label_names = label_names(task)
+    values.label_names = list(task.label_names)
     values.metric_for_best_model = task.score
-
-
-def label_names(task):
-    return ["start_positions", "end_positions"] if task is QA else ["labels"]
 
 
 def write_settings(model_args, data_args, args, replace=True):

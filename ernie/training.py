@@ -27,28 +27,28 @@ from ernie.checkpoints import (
 from ernie.console import logger
 from ernie.data import source_file
 from ernie.errors import UsageError, UserError
-from ernie.features import IGNORED, Collator
+from ernie.features import Collator
 from ernie.files import disk_full_named, work_folder, write_json
 from ernie.identity import content_hashes, identity
 from ernie.metrics import METRICS, dev_metrics
 from ernie.processes import alone, check_shared, wait_for_all
 from ernie.settings import write_settings
-from ernie.tasks import BASELINES, TOKEN_CLS
+from ernie.tasks import BASELINES, IGNORED
 
 
-def check_training(task, args, train, labels):
+def check_training(args, train):
     """Raises what a training would fail of, or would train nothing for; for a call before the model is loaded.
 
     Args:
         train: a `Split`, or None.
-        labels: the names of the classes.
     """
     if not args.do_train:
         return
     path = source_file(train.examples)
-    if len(labels) == 1:
-        found = "has no entity" if task is TOKEN_CLS else f"has one class, {labels[0]!r}"
-        raise UserError(f"{path} {found}: there is nothing to learn; expected two classes or more")
+    if len(train.labels) == 1:
+        raise UserError(
+            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two classes or more"
+        )
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
         logger.warning(f"{path}: every row has the label {found.pop()!r}; a model learns to give no other")
@@ -159,26 +159,23 @@ class ErnieTrainer(Trainer):
     """PaddleNLP's Trainer with batches grouped by length, and checkpoints that count once they are complete.
 
     Args:
-        task: a row of `TASKS`.
+        task, pretrained_tokenizer: of `load_task`; the tokenizer is saved beside the model.
         train, dev: `Split`s, or None.
-        pretrained_tokenizer: PaddleNLP's, which is saved beside the model.
-        processor: a task of ernie_predictor/tasks.py.
-        compute_metrics: a function of an EvalPrediction over `dev.sorted_features` that returns {score: share of 1}.
     """
 
     name = "training"  # on the console
 
-    def __init__(self, task, model, args, data_args, train, dev, pretrained_tokenizer, processor, compute_metrics):
+    def __init__(self, task, model, args, data_args, train, dev, pretrained_tokenizer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(processor.tokenizer, data_args.dynamic_max_length),
+            data_collator=Collator(task.tokenizer, data_args.dynamic_max_length),
             train_dataset=train and train.features,
             eval_dataset=dev and dev.sorted_features,
             tokenizer=pretrained_tokenizer,
-            compute_metrics=compute_metrics,
+            compute_metrics=lambda output: dev.scores(output.predictions),
         )
-        self.task, self.data_args, self.processor = task, data_args, processor
+        self.task, self.data_args = task, data_args
         self.train_split, self.dev_split = train, dev
         self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
@@ -194,7 +191,7 @@ class ErnieTrainer(Trainer):
         check_shared(args)
         dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
         contents = content_hashes(self.model, self.tokenizer, self.train_split, dev)
-        training = identity((model_args, self.data_args, args), self.processor, contents)
+        training = identity((model_args, self.data_args, args), self.task, contents)
         metrics = self.run(training, find_checkpoint(args, training))
         trained = self.state.global_step - self.first_step
         if args.should_save:
@@ -215,16 +212,13 @@ class ErnieTrainer(Trainer):
         wait_for_all()  # the first process has written what all read
         return metrics
 
-    def score(self, baseline, model_args):
+    def score(self, model_args):
         """Scores the model on the dev set; returns the scores, which are written to metrics.json beside the model.
 
         A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
         there: its scores are written to eval_results.json.
-
-        Args:
-            baseline: {name: score} of a trivial answer.
         """
-        metrics = self.evaluate_final()
+        metrics, baseline = self.evaluate_final(), self.task.baseline(self.dev_split.examples)
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
         scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)

@@ -19,7 +19,6 @@ from ernie.tasks import BASELINES, DATA_SETS  # isort: skip  makes the predictor
 
 from ernie_predictor.answers import marked_up
 from ernie_predictor.dev_sets import read_split
-from ernie_predictor.tasks import join_tokens
 
 INT8 = "width_mult_0.75/mse16_1"  # the folder that compression is shown with
 # What the labels of CLUE's files mean; where a label is not in here, it is a word already.
@@ -67,13 +66,10 @@ def run(*command, stdout=None):
 
 def two_texts(dataset):
     """The first two examples of the dev set as the predictor takes them."""
-    task = DATA_SETS[dataset].task.name
-    _, examples = read_split(task, HERE / "data", dataset, "dev")
-    if task == "qa":
-        return [{key: e[key] for key in ("question", "context")} for e in examples[:2]]
-    if task == "token_cls":
-        return [{"text": join_tokens(e["tokens"])[0]} for e in examples[:2]]
-    return [{key: e[key] for key in ("text", "text_pair") if e[key] is not None} for e in examples[:2]]
+    task = DATA_SETS[dataset].task
+    _, examples = read_split(task.name, HERE / "data", dataset, "dev")
+    items = [task.item(e) for e in examples[:2]]
+    return [dict(zip(task.text_names(), (item,) if isinstance(item, str) else item)) for item in items]
 
 
 def shown(dataset, item, answer):

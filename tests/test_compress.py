@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -657,7 +658,7 @@ def test_timing_opens_no_more_than_two_models_at_a_time(tmp_path, exported, monk
 
     monkeypatch.setattr(report, "open_onnx", counted)
     features = [{"input_ids": [1, 5, 6, 2][:n], "token_type_ids": [0] * n, "labels": 0} for n in (3, 4)]
-    dev_set = DevSet(features, batch_collator, 2, None)
+    dev_set = DevSet(SimpleNamespace(sorted_features=features, task=TASKS["seq_cls"]), batch_collator, 2)
     speeds = report.measure_speed({name: str(exported) for name in "abcde"}, dev_set, installed_engines())
     assert len(most) == 5 * len(installed_engines()) and max(most) == 2
     for engine in installed_engines():

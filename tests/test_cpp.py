@@ -242,6 +242,7 @@ def test_bad_input(programs, model_of, infer_cpu, tmp_path):
         "answers": ("QuestionAnswering", "question-answering", {"n_best_size": -1}),
         "query": ("QuestionAnswering", "question-answering", {"max_query_length": "64"}),
         "pair": ("SequenceClassification", "text-classification", {"text_pair": "yes"}),
+        "task": ("SequenceClassification", "text-classification", {"task": "intents"}),
     }
     for name, (architecture, task, values) in params.items():
         text = json.dumps(

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
-from ernie_predictor import formats
-from ernie_predictor.tasks import TASKS as PROCESSORS
+from ernie_predictor.dev_sets import read_file
+from ernie_predictor.tasks.seq_cls import mark_spans
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
 from ernie import data, features
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
-from ernie.tasks import DATA_SETS, QA, SEQ_CLS, TOKEN_CLS
+from ernie.tasks import DATA_SETS, IGNORED, QA, SEQ_CLS, TOKEN_CLS, locate_answer
 
 TOKENIZER = ErnieTokenizer(load_vocab(ROOT / "examples" / "model" / "vocab.txt"), backend="tokenizers")
 
@@ -21,11 +21,12 @@ def arguments(dataset="own", data_dir=None, **kwargs):
     return DataArguments(dataset=dataset, data_dir=data_dir and str(data_dir), **kwargs)
 
 
-def processor(task, **kwargs):
-    """As `load_processor` makes it of these DataArguments."""
+def make(task, examples, labels=(), **kwargs):
+    """A `Split` of a task as `load_task` makes it of these DataArguments."""
     args = arguments(**kwargs)
-    params = {name: getattr(args, name) for name in PROCESSORS["qa"].defaults}
-    return PROCESSORS[task.name](TOKENIZER, args.max_seq_length, params=params)
+    params = {name: getattr(args, name) for name in task.defaults}
+    task = task(TOKENIZER, args.max_seq_length, dict(enumerate(labels)), params)
+    return features.make_features(task, examples, labelled=bool(labels) or not task.has_labels)
 
 
 def write(path, *rows):
@@ -59,7 +60,7 @@ def test_lines_end_at_newlines_alone(tmp_path):
     path = write(
         tmp_path / "x.json", {"sentence": "一\u2028二\x85三", "label": "1"}, "", {"sentence": "四", "label": 2}
     )
-    examples = formats.read_seq_cls(path, labelled=True)
+    examples = SEQ_CLS.read_file(path, labelled=True)
     assert [e["text"] for e in examples] == ["一\u2028二\x85三", "四"]
     assert examples[1]["label"] == "2" and examples[1]["where"].endswith("line 3")
 
@@ -67,12 +68,12 @@ def test_lines_end_at_newlines_alone(tmp_path):
 def test_rows_without_agreement_are_left_out_aloud(tmp_path, caplog):
     row = {"sentence1": "一", "sentence2": "二"}
     path = write(tmp_path / "x.json", {**row, "label": "-"}, {**row, "label": "neutral"})
-    assert [e["label"] for e in formats.read_seq_cls(path, labelled=True, no_agreement="-")] == ["neutral"]
+    assert [e["label"] for e in read_file("seq_cls", path, "ocnli", labelled=True)] == ["neutral"]
     assert f"{path}: 1 rows left out, labelled '-'" in caplog.text
     # Where a data set does not use it so, it is a label like any other.
-    assert [e["label"] for e in formats.read_seq_cls(path, labelled=True)] == ["-", "neutral"]
+    assert [e["label"] for e in read_file("seq_cls", path, "own", labelled=True)] == ["-", "neutral"]
     # In a test split the label is not looked at, and every row gets a prediction.
-    assert len(formats.read_seq_cls(path, labelled=False)) == 2
+    assert len(read_file("seq_cls", path, "ocnli", labelled=False)) == 2
 
 
 def published_marks(example):
@@ -99,12 +100,12 @@ def test_cluewsc_marks_both_spans_whichever_comes_first(folder, request):
     if folder == "sample":  # in the real rows the noun always comes first
         assert {row["target"]["span1_index"] < row["target"]["span2_index"] for row in rows} == {True, False}
     for row in rows:
-        assert formats.mark_spans(row, "here") == published_marks(row)
+        assert mark_spans(row, "here") == published_marks(row)
 
 
 def test_csl_is_keywords_and_abstract(tmp_path):
     path = write(tmp_path / "x.json", {"abst": "摘要", "keyword": ["甲", "", "乙"], "label": "1"})
-    (example,) = formats.read_seq_cls(path, labelled=True)
+    (example,) = SEQ_CLS.read_file(path, labelled=True)
     assert (example["text"], example["text_pair"]) == ("甲  乙", "摘要")
 
 
@@ -121,10 +122,9 @@ def test_an_own_data_set_takes_its_labels_from_the_training_file(tmp_path):
 
 
 def test_no_feature_exceeds_the_limit(real_data):
-    makers = {SEQ_CLS: features.seq_cls_features, TOKEN_CLS: features.token_cls_features, QA: features.qa_features}
     for dataset, row in DATA_SETS.items():
         examples = data.load_examples(row.task, arguments(dataset, real_data), "dev")
-        made = makers[row.task](processor(row.task, max_seq_length=48), examples).features
+        made = make(row.task, examples, max_seq_length=48).features
         lengths = [len(f["input_ids"]) for f in made]
         assert max(lengths) <= 48, dataset
         assert max(lengths) == 48 or dataset == "afqmc", f"{dataset} was not put to the test"
@@ -137,7 +137,7 @@ LABELS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
 def ner_feature(tokens, tags, **kwargs):
     """The feature of one sentence, with its text and the offsets of its pieces."""
     examples = [{"id": 0, "where": "here", "tokens": tokens, "tags": tags}]
-    split = features.token_cls_features(processor(TOKEN_CLS, **kwargs), examples, LABELS)
+    split = make(TOKEN_CLS, examples, LABELS, **kwargs)
     return {**split.features[0], "text": split.pairs[0].first, "offsets": split.notes[0][0]}
 
 
@@ -147,7 +147,7 @@ def labels_by_text(feature):
     return [
         (text[start:end], LABELS[label])
         for (start, end), label in zip(feature["offsets"], feature["labels"][1:-1])
-        if label != features.IGNORED
+        if label != IGNORED
     ]
 
 
@@ -162,7 +162,7 @@ def test_words_numbers_and_spaces_shift_no_label():
     # A word of several pieces has one label, on its first piece; a space and an invisible character have none.
     tokens_labelled = [tag for _, tag in labelled]
     assert tokens_labelled == [t for token, t in zip(tokens, tags) if token not in ("\u3000", "\u200b")]
-    assert feature["labels"][0] == feature["labels"][-1] == features.IGNORED
+    assert feature["labels"][0] == feature["labels"][-1] == IGNORED
 
 
 def test_a_word_written_letter_by_letter_is_labelled_once():
@@ -175,15 +175,11 @@ def test_a_word_written_letter_by_letter_is_labelled_once():
 def test_real_ner_labels_are_those_of_the_file(real_data):
     """MSRA's tokens are single characters: every one that begins a word keeps its tag."""
     examples = data.load_examples(TOKEN_CLS, arguments("msra_ner", real_data), "dev")
-    split = features.token_cls_features(processor(TOKEN_CLS, max_seq_length=4096), examples, LABELS)
+    split = make(TOKEN_CLS, examples, LABELS, max_seq_length=4096)
     for example, pair, (offsets, _), feature in zip(examples, split.pairs, split.notes, split.features):
         text = "".join(example["tokens"])
         assert pair.first == text
-        found = {
-            start: LABELS[label]
-            for (start, _), label in zip(offsets, feature["labels"][1:])
-            if label != features.IGNORED
-        }
+        found = {start: LABELS[label] for (start, _), label in zip(offsets, feature["labels"][1:]) if label != IGNORED}
         assert found == {start: example["tags"][start] for start in found}
         assert {i for i, char in enumerate(text) if "\u4e00" <= char <= "\u9fa5"} <= set(found)
 
@@ -193,7 +189,7 @@ def test_qa_positions_are_the_answers(folder, request):
     """In each window the labelled span, read back through the offsets, is the answer's text."""
     root = SAMPLE_DATA if folder == "sample" else request.getfixturevalue("real_data")
     examples = data.load_examples(QA, arguments("cmrc2018", root), "train")[:400]
-    split = features.qa_features(processor(QA, max_seq_length=256, doc_stride=64), examples)
+    split = make(QA, examples, max_seq_length=256, doc_stride=64)
     windows = [(index, span, *window) for index, (span, places) in enumerate(split.notes) for window in places]
     assert len(windows) == len(split.features)
     answered = set()
@@ -212,9 +208,7 @@ def test_qa_positions_are_the_answers(folder, request):
         assert start >= place.start
     # An answer of up to 64 tokens is inside some window; a longer one may be in none.
     short = {i for i, e in enumerate(examples) if all(len(a["text"]) <= 64 for a in e["answers"])}
-    located = {
-        i for i in short if any(features.locate_answer(examples[i]["context"], a) for a in examples[i]["answers"])
-    }
+    located = {i for i in short if any(locate_answer(examples[i]["context"], a) for a in examples[i]["answers"])}
     assert located <= answered and len(located) > 0.85 * len(examples)
 
 
@@ -225,16 +219,16 @@ def test_a_long_question_leaves_the_context_a_quarter_of_the_window(caplog):
         "answers": [{"text": "答", "answer_start": 150}],
         "where": "x",
     }
-    split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), [example])
+    split = make(QA, [example], max_seq_length=64, doc_stride=16)
     assert "1 of 1 questions are truncated at 45 tokens" in caplog.text
     assert len(split.features) == 13 and all(place.stop - place.start <= 16 for _, place in split.notes[0][1])
     assert any(feature["start_positions"] for feature in split.features)
 
 
 def test_an_answer_whose_start_is_off_is_found():
-    assert features.locate_answer("天津在北京边上，北京", {"text": "北京", "answer_start": 7}) == (8, 10)
-    assert features.locate_answer("天津", {"text": "天津", "answer_start": -1}) == (0, 2)
-    assert features.locate_answer("天津", {"text": "北京", "answer_start": 0}) is None
+    assert locate_answer("天津在北京边上，北京", {"text": "北京", "answer_start": 7}) == (8, 10)
+    assert locate_answer("天津", {"text": "天津", "answer_start": -1}) == (0, 2)
+    assert locate_answer("天津", {"text": "北京", "answer_start": 0}) is None
 
 
 def test_answers_that_are_not_where_they_should_be_are_counted_in_one_warning(caplog):
@@ -244,7 +238,7 @@ def test_answers_that_are_not_where_they_should_be_are_counted_in_one_warning(ca
         for where, (text, start) in answers.items()
     ]
     examples[-1]["answers"].append({"text": "北京", "answer_start": 1})
-    split = features.qa_features(processor(QA, max_seq_length=64, doc_stride=16), examples)
+    split = make(QA, examples, max_seq_length=64, doc_stride=16)
     assert [feature["start_positions"] > 0 for feature in split.features] == [True, True, False, True]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert "Of 4 questions" in warning and "1 have no answer" in warning and "(lost ...)" in warning
@@ -266,12 +260,12 @@ def test_batches_are_padded_to_the_longest_or_to_a_given_length():
 
 
 def test_an_unknown_label_is_named():
-    example = {"where": "x.json line 9", "label": "2"}
-    with pytest.raises(UserError, match=r"x\.json line 9: unknown label '2'; known are 0, 1"):
-        data.label_ids([{"where": "x.json line 8", "label": "1"}, example], ["0", "1"])
-    example = {"where": "x.tsv line 9", "tags": ["O", "B-X"]}
+    rows = [{"where": f"x.json line {n}", "text": "文", "text_pair": None, "label": str(n)} for n in (1, 2)]
+    with pytest.raises(UserError, match=r"x\.json line 2: unknown label '2'; known are 0, 1"):
+        make(SEQ_CLS, rows, ["0", "1"])
+    row = {"where": "x.tsv line 9", "tokens": ["北", "京"], "tags": ["O", "B-X"]}
     with pytest.raises(UserError, match=r"x\.tsv line 9: unknown label 'B-X'; known are O"):
-        data.check_kinds([example], ["O"])
+        make(TOKEN_CLS, [row], ["O"])
 
 
 # ------------------------------------------------------------------------------------------------ download

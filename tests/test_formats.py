@@ -8,9 +8,10 @@ import types
 
 import pytest
 from conftest import SAMPLE_DATA
-from ernie_predictor import formats
+from ernie_predictor.dev_sets import read_file
+from ernie_predictor.tasks import join_tokens
 
-from ernie import data, features
+from ernie import data
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
 from ernie.predictions import write_predictions
@@ -52,10 +53,10 @@ def test_what_is_not_utf8_is_told(tmp_path):
         (gzip.compress(row.encode()), "gzip"),
     ):
         path.write_bytes(content)
-        refused([str(path), says], formats.read_seq_cls, str(path), labelled=True)
-        refused([str(path), says], formats.read_token_cls, str(path), labelled=True)
-        refused([str(path), says], formats.read_qa, str(path), labelled=True)
-    refused("Is a directory", formats.read_seq_cls, str(tmp_path), labelled=True)
+        refused([str(path), says], SEQ_CLS.read_file, str(path), labelled=True)
+        refused([str(path), says], TOKEN_CLS.read_file, str(path), labelled=True)
+        refused([str(path), says], QA.read_file, str(path), labelled=True)
+    refused("Is a directory", SEQ_CLS.read_file, str(tmp_path), labelled=True)
 
 
 def test_byte_order_marks_inside_concatenated_files(tmp_path):
@@ -63,9 +64,9 @@ def test_byte_order_marks_inside_concatenated_files(tmp_path):
     path.write_text(
         '\ufeff{"sentence": "一", "label": 1}\r\n\ufeff{"sentence": "二", "label": 1}\r\n', encoding="utf-8"
     )
-    assert [e["text"] for e in formats.read_seq_cls(str(path), labelled=True)] == ["一", "二"]
+    assert [e["text"] for e in SEQ_CLS.read_file(str(path), labelled=True)] == ["一", "二"]
     path.write_text("\ufeff北\tB-X\n京\tI-X\n\n\ufeff东\tB-X\n京\tI-X\n", encoding="utf-8")
-    assert [e["tokens"] for e in formats.read_token_cls(str(path), labelled=True)] == [["北", "京"], ["东", "京"]]
+    assert [e["tokens"] for e in TOKEN_CLS.read_file(str(path), labelled=True)] == [["北", "京"], ["东", "京"]]
 
 
 def test_ner_files_may_be_called_txt_or_conll(tmp_path):
@@ -87,8 +88,8 @@ def test_two_files_of_a_split_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------ classification
 
 
-def read_rows(tmp_path, *rows, labelled=True, **kwargs):
-    return formats.read_seq_cls(write(tmp_path / "x.json", *rows), labelled, **kwargs)
+def read_rows(tmp_path, *rows, labelled=True, dataset="own"):
+    return read_file("seq_cls", write(tmp_path / "x.json", *rows), dataset, labelled)
 
 
 def test_a_further_column_beside_sentence_changes_nothing(tmp_path):
@@ -179,7 +180,7 @@ def test_labels_are_stripped(tmp_path):
     rows = [{"sentence": "好", "label": label} for label in ("pos", "pos ", "\u3000neg", "neg\t", 1, "1 ", True)]
     assert [e["label"] for e in read_rows(tmp_path, *rows)] == ["pos", "pos", "neg", "neg", "1", "1", "true"]
     rows = [{"sentence": "好", "label": label} for label in ("- ", "a")]
-    assert [e["label"] for e in read_rows(tmp_path, *rows, no_agreement="-")] == ["a"]
+    assert [e["label"] for e in read_rows(tmp_path, *rows, dataset="ocnli")] == ["a"]
 
 
 # ------------------------------------------------------------------------------------------------ ids
@@ -232,9 +233,9 @@ def test_every_question_gets_a_prediction_in_both_files(tmp_path):
         refused(says, load, QA, tmp_path, "test")
     for ids in ([None] * 3, ["a", 7, "c"]):
         write(path, squad(*({**q, "id": name} for q, name in zip(questions, ids))))
-        split = types.SimpleNamespace(examples=load(QA, tmp_path, "test"), pairs=[None] * 3)
+        split = types.SimpleNamespace(task=QA(None, 64), examples=load(QA, tmp_path, "test"), pairs=[None] * 3)
         answers = [{"answer": text} for text in ("一", "二", "三")]
-        write_predictions(QA, DataArguments(dataset="own"), str(tmp_path), split, answers)
+        write_predictions(DataArguments(dataset="own"), str(tmp_path), split, answers)
         answers = json.loads((tmp_path / "own_predict.json").read_text(encoding="utf-8"))
         rows = json.loads((tmp_path / "test_results.json").read_text(encoding="utf-8"))
         assert list(answers.values()) == ["一", "二", "三"] == [row["answer"] for row in rows]
@@ -260,7 +261,7 @@ COLUMNS = {
 def read_ner(tmp_path, content, labelled=True):
     path = tmp_path / "x.tsv"
     path.write_bytes(content.encode())
-    return formats.read_token_cls(str(path), labelled)
+    return TOKEN_CLS.read_file(str(path), labelled)
 
 
 @pytest.mark.parametrize("layout", COLUMNS)
@@ -271,7 +272,7 @@ def test_conll_columns(tmp_path, layout):
 
 def test_conll_columns_are_the_same_data_as_msra_ner(tmp_path):
     """The sample's sentences, full-width spaces among them, in columns."""
-    expected = formats.read_token_cls(str(SAMPLE_DATA / "msra_ner/test.tsv"), labelled=True)
+    expected = TOKEN_CLS.read_file(str(SAMPLE_DATA / "msra_ner/test.tsv"), labelled=True)
     for separator in ("\t", " "):
         rows = ("".join(f"{t}{separator}{tag}\n" for t, tag in zip(e["tokens"], e["tags"])) + "\n" for e in expected)
         examples = read_ner(tmp_path, "".join(rows))
@@ -290,7 +291,7 @@ def test_a_blank_token_is_a_token(tmp_path):
         assert example["tokens"] == ["New", " ", "York"] and example["tags"] == ["B-LOC", "O", "I-LOC"]
     (example,) = read_ner(tmp_path, "北\tB-LOC\n\u3000\tO\n京\tB-LOC\n\n")
     assert example["tokens"] == ["北", "\u3000", "京"]
-    assert features.join_tokens(example["tokens"])[0] == "北\u3000京"
+    assert join_tokens(example["tokens"])[0] == "北\u3000京"
 
 
 def test_where_a_sentence_is(tmp_path):
@@ -379,7 +380,7 @@ ANSWER = {"text": "1936年", "answer_start": 4}
 
 
 def read_questions(tmp_path, document, labelled=True):
-    return formats.read_qa(write(tmp_path / "x.json", document), labelled)
+    return QA.read_file(write(tmp_path / "x.json", document), labelled)
 
 
 def test_answers_as_hugging_face_writes_them(tmp_path):
@@ -390,7 +391,7 @@ def test_answers_as_hugging_face_writes_them(tmp_path):
         for paragraph in article["paragraphs"]:
             for qa in paragraph["qas"]:
                 qa["answers"] = {key: [answer[key] for answer in qa["answers"]] for key in ("text", "answer_start")}
-    found, expected = read_questions(tmp_path, document), formats.read_qa(str(path), labelled=True)
+    found, expected = read_questions(tmp_path, document), QA.read_file(str(path), labelled=True)
     assert [{**e, "where": ""} for e in found] == [{**e, "where": ""} for e in expected]
 
 

@@ -11,12 +11,12 @@ from conftest import ROOT, SAMPLE_DATA
 from ernie_predictor import PredictorError, UsageError, load_task
 from ernie_predictor.dev_sets import read_dev_set
 from ernie_predictor.inputs import columns_of, line_item, read_items
-from ernie_predictor.tasks import Pair, QuestionAnswering, SequenceClassification, TokenClassification
+from ernie_predictor.tasks import TASKS, Pair, QuestionAnswering, SequenceClassification, TokenClassification
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
-from ernie.arguments import DataArguments
 from ernie.errors import UserError
-from ernie.models import _set_text_pair, read_model_config
+from ernie.models import read_model_config
+from ernie.tasks import SEQ_CLS
 
 NER, QA = TokenClassification(None, 64, {0: "O", 1: "B-PER", 2: "I-PER"}), QuestionAnswering(None, 64)
 
@@ -68,24 +68,40 @@ def test_a_classifier_takes_what_it_was_fine_tuned_on(tmp_path):
 
 
 def test_training_writes_down_which_it_is():
-    def config(**params):
-        return types.SimpleNamespace(task_specific_params={"text-classification": params} if params else None)
+    def saved(found, **params):
+        """What is saved with a model whose config.json says `params`; `found`: whether the data are pairs."""
+        task = SEQ_CLS(None, 64, params={"text_pair": found})
+        task.keep_params(params, "m", "mood")
+        return task.params_to_save()
 
-    args = DataArguments(dataset="mood")
-    for before in (config(), config(text_pair=True)):
-        _set_text_pair(before, "m", args, False, fine_tuned=False)
-        assert before.task_specific_params == {"text-classification": {"text_pair": False}}
-    kept = config(text_pair=True)
-    _set_text_pair(kept, "m", args, None, fine_tuned=True)  # --do_export alone reads no data
-    assert kept.task_specific_params == {"text-classification": {"text_pair": True}}
+    assert saved(False) == {"task": "seq_cls", "text_pair": False}
+    assert saved(None, text_pair=True) == saved(True, text_pair=True) == {"task": "seq_cls", "text_pair": True}
+    assert saved(None) == {"task": "seq_cls"}  # --do_export alone reads no data
     says = "--model_name_or_path m was fine-tuned on pairs of texts, but mood has single texts"
-    refused(says, _set_text_pair, kept, "m", args, False, fine_tuned=True, error=UserError)
-    unknown = config()
-    _set_text_pair(unknown, "m", args, None, fine_tuned=True)
-    assert unknown.task_specific_params is None
+    refused(says, saved, False, text_pair=True, error=UserError)
+    assert QA.params_to_save() == {"task": "qa", **QA.defaults}
 
 
 # ------------------------------------------------------------------------------------------ config.json
+
+
+def test_the_task_is_named_where_two_share_an_architecture(tmp_path, monkeypatch):
+    class OfIntents(SequenceClassification):
+        name = "intents"
+
+    (tmp_path / "vocab.txt").symlink_to(ROOT / "examples/model/vocab.txt")
+
+    def opened(**params):
+        config = {"architectures": ["ErnieForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
+        config["task_specific_params"] = {"text-classification": params}
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return type(load_task(tmp_path))
+
+    assert opened() is opened(task="seq_cls") is SequenceClassification
+    refused(["config.json: ", "names a task for ErnieForSequenceClassification"], opened, task="intents")
+    monkeypatch.setitem(TASKS, "intents", OfIntents)
+    assert opened() is opened(task="seq_cls") is SequenceClassification
+    assert opened(task="intents", text_pair=True) is OfIntents
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import re
 import numpy as np
 import pytest
 from ernie_predictor.answers import read_answers, read_class, read_entities, softmax
+from ernie_predictor.scores import cmrc_scores, cmrc_units
 
-from ernie import metrics
+from ernie.tasks import QA, SEQ_CLS
 
 LABELS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
 
 
 def test_accuracy():
-    assert metrics.accuracy(np.array([[1.0, 2], [3, 1], [0, 1]]), np.array([1, 0, 0])) == {"accuracy": 2 / 3}
-    assert metrics.majority_share([{"label": x} for x in "aab"]) == {"majority_class": 2 / 3}
+    assert SEQ_CLS.score_answers([{"label": x} for x in "aab"], ["a", "b", "b"]) == {"accuracy": 2 / 3}
+    assert SEQ_CLS.baseline([{"label": x} for x in "aab"]) == {"majority_class": 2 / 3}
 
 
 # ------------------------------------------------------------------- CMRC2018's scorer, from its definition
@@ -63,18 +64,18 @@ def test_cmrc_scores_are_the_official_scorers():
         prediction, *answers = (
             "".join(generator.choice(parts) for _ in range(generator.randrange(1, 7))) + "京" for _ in range(4)
         )
-        scores = metrics.cmrc_scores([prediction], [answers])
+        scores = cmrc_scores([prediction], [answers])
         assert scores["exact_match"] == official_exact(answers, prediction)
         assert scores["f1"] == pytest.approx(official_f1(answers, prediction)), (prediction, answers)
 
 
 def test_cmrc_scores_by_hand():
-    assert metrics.cmrc_scores(["《红楼梦》"], [["红楼梦。"]]) == {"exact_match": 1, "f1": 1}
+    assert cmrc_scores(["《红楼梦》"], [["红楼梦。"]]) == {"exact_match": 1, "f1": 1}
     # 3 of the prediction's 4 characters in a run, of the answer's 5: precision 3/4, recall 3/5.
-    assert metrics.cmrc_scores(["甲乙丙丁"], [["乙丙丁戊己"]])["f1"] == pytest.approx(2 / 3)
-    assert metrics.cmrc_scores(["", "甲"], [["甲"], ["乙", "甲"]]) == {"exact_match": 0.5, "f1": 0.5}
+    assert cmrc_scores(["甲乙丙丁"], [["乙丙丁戊己"]])["f1"] == pytest.approx(2 / 3)
+    assert cmrc_scores(["", "甲"], [["甲"], ["乙", "甲"]]) == {"exact_match": 0.5, "f1": 0.5}
     # "3.5" is one word to the scorer's tokenizer, "don't" two, and a single ellipsis stays.
-    assert metrics.cmrc_units("3.5 don't go…") == ["3.5", "do", "n't", "go…"]
+    assert cmrc_units("3.5 don't go…") == ["3.5", "do", "n't", "go…"]
 
 
 def test_question_blind_share_is_the_best_single_answer_a_context():
@@ -84,7 +85,7 @@ def test_question_blind_share_is_the_best_single_answer_a_context():
         {"context": "甲", "answers": [{"text": "三"}]},
         {"context": "乙", "answers": [{"text": "四"}]},
     ]
-    assert metrics.question_blind_share(examples) == {"question_blind": 3 / 4}
+    assert QA.baseline(examples) == {"question_blind": 3 / 4}
 
 
 # ---------------------------------------------------------------------------------------- reading of logits

@@ -10,16 +10,16 @@ import pytest
 from conftest import REAL_DATA
 from ernie_predictor import answers
 from ernie_predictor.errors import PredictorError
-from ernie_predictor.tasks import TokenClassification
+from ernie_predictor.scores import entity_scores
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOBES, Entities
 
-from ernie import features, metrics
+from ernie import features
 from ernie.data import load_examples
 from ernie.predictions import write_predictions
-from ernie.tasks import DATA_SETS, TOKEN_CLS
+from ernie.tasks import DATA_SETS, IGNORED, TOKEN_CLS
 
 KINDS = ("PER", "LOC-GPE", "机构")
 SCHEMES = {"BIO": "BI", "BIOES": "BIES", "BMES": "BMES", "BILOU": "BILU", "BMEWO": "BMEW", "IO": "I"}
@@ -104,7 +104,7 @@ def test_an_unknown_scheme_is_refused_by_name(tags):
         answers.check_tags({tag: f"line {n}" for n, tag in enumerate(tags)})
     assert any(f"line {n}: " in str(error.value) and tag in str(error.value) for n, tag in enumerate(tags))
     with pytest.raises(PredictorError):
-        TokenClassification(None, 32, dict(enumerate(tags)))
+        TOKEN_CLS(None, 32, dict(enumerate(tags)))
 
 
 @pytest.fixture(scope="module", params=["tokenizers", "fast_tokenizer"])
@@ -153,7 +153,7 @@ LABELS = ["O", "B-PER", "I-PER"]
 
 def tagged(tokenizer, length, doc_stride, text, logits_of):
     """The entities of a text, the windows, and the features, with a model that is a function of a feature."""
-    task = TokenClassification(tokenizer, length, dict(enumerate(LABELS)), {"doc_stride": doc_stride})
+    task = TOKEN_CLS(tokenizer, length, dict(enumerate(LABELS)), {"doc_stride": doc_stride})
     pairs = [task.check(text)]
     made, notes = task.tokenize(pairs)
     assert task.truncated == 0 and all(len(ids) <= length for ids, _ in made)
@@ -177,7 +177,7 @@ def test_windows_find_what_one_window_finds(tokenizer, length, doc_stride):
 
 def test_each_piece_is_read_in_the_window_that_holds_most_of_its_context(tokenizer):
     for length in (1, 29, 30, 31, 45, 46, 200, 20000):
-        task = TokenClassification(tokenizer, 32, dict(enumerate(LABELS)))
+        task = TOKEN_CLS(tokenizer, 32, dict(enumerate(LABELS)))
         made, ((offsets, windows),) = task.tokenize([task.check("在" * length)])
         read = [piece for _, first, end in windows for piece in range(first, end)]
         assert read == list(range(length)) == list(range(len(offsets)))  # each once, none left out
@@ -194,8 +194,8 @@ def split_of(tokenizer, sentences, labels, max_seq_length=128):
         {"id": i, "where": f"file line {i + 1}", "tokens": tokens, "tags": tags}
         for i, (tokens, tags) in enumerate(sentences)
     ]
-    task = TokenClassification(tokenizer, max_seq_length, dict(enumerate(labels)))
-    return features.token_cls_features(task, examples, labels)
+    task = TOKEN_CLS(tokenizer, max_seq_length, dict(enumerate(labels)))
+    return features.make_features(task, examples)
 
 
 def perfect_outputs(split, labels):
@@ -204,7 +204,7 @@ def perfect_outputs(split, labels):
     logits = np.zeros([len(rows), max(map(len, rows)), len(labels)])
     for row, values in enumerate(rows):
         for column, value in enumerate(values):
-            logits[row, column, labels.index("O") if value == features.IGNORED else value] = 9
+            logits[row, column, labels.index("O") if value == IGNORED else value] = 9
     return logits
 
 
@@ -220,9 +220,9 @@ def test_what_training_teaches_is_what_the_predictor_reads_back(tokenizer, schem
         sentences.append((["在"] * length, answers.tags_of_spans(spans, length, labels)))
     split = split_of(tokenizer, sentences, labels, max_seq_length=24)
     assert len(split.features) > len(sentences)
-    scores = metrics.entity_scores(split.answers(perfect_outputs(split, labels)), split.gold)
+    scores = split.scores(perfect_outputs(split, labels))
     assert scores == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
-    labelled = sum(label != features.IGNORED for f in split.features for label in f["labels"])
+    labelled = sum(label != IGNORED for f in split.features for label in f["labels"])
     assert labelled == sum(len(tokens) for tokens, _ in sentences)  # every token teaches once
 
 
@@ -240,7 +240,7 @@ def test_entities_inside_a_word_are_missed_in_the_score_and_named(tokenizer, cap
     split = split_of(tokenizer, [(tokens, tags)], labels)
     assert len(split.gold[0]) == 4
     assert "2 of 4 entities" in caplog.text and "'ca', file line 1" in caplog.text
-    scores = metrics.entity_scores(split.answers(perfect_outputs(split, labels)), split.gold)
+    scores = split.scores(perfect_outputs(split, labels))
     assert scores["precision"] == 1.0 and scores["recall"] == 0.5
     # The word teaches nothing: whatever it were taught would be wrong.
     offsets = split.notes[0][0]
@@ -260,16 +260,14 @@ def test_scores_are_seqevals():
         for spans in gold
     ]
     true, guessed = ([answers.tags_of_spans(spans, 15, labels) for spans in side] for side in (gold, found))
-    scores = metrics.entity_scores(
-        [[{"label": kind, "start": a, "end": b} for kind, a, b in spans] for spans in found], gold
-    )
+    scores = entity_scores([[{"label": kind, "start": a, "end": b} for kind, a, b in spans] for spans in found], gold)
     for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         assert scores[name] == pytest.approx(score(true, guessed))
     assert 0.3 < scores["f1"] < 0.9
 
 
 def test_scores_of_nothing():
-    assert metrics.entity_scores([[]], [[]]) == {"precision": 0, "recall": 0, "f1": 0}
+    assert entity_scores([[]], [[]]) == {"precision": 0, "recall": 0, "f1": 0}
 
 
 def test_entities_that_share_a_token_are_counted_where_only_one_fits(tokenizer, tmp_path, caplog):
@@ -281,7 +279,7 @@ def test_entities_that_share_a_token_are_counted_where_only_one_fits(tokenizer, 
         {"entity": text[a:b], "label": label, "start": a, "end": b, "confidence": 1.0}
         for label, a, b in (("BRAND", 0, 6), ("MODEL", 6, 8))
     ]
-    write_predictions(TOKEN_CLS, SimpleNamespace(dataset="own"), str(tmp_path), split, [entities])
+    write_predictions(SimpleNamespace(dataset="own"), str(tmp_path), split, [entities])
     assert "1 entities share a token" in caplog.text
     assert len(json.loads((tmp_path / "test_results.json").read_text(encoding="utf-8"))[0]["entities"]) == 2
     assert (tmp_path / "own_predict.tsv").read_text(encoding="utf-8") == "iPhone13\x02x\tB-MODEL\x02O\n"
@@ -292,9 +290,9 @@ def test_msra_loses_no_entity(real_data, caplog):
     labels = list(DATA_SETS["msra_ner"].labels)
     examples = load_examples(TOKEN_CLS, SimpleNamespace(dataset="msra_ner", data_dir=real_data), "dev")
     vocab = load_vocab(REAL_DATA / "ernie_3.0_vocab.txt")
-    task = TokenClassification(ErnieTokenizer(vocab, backend="tokenizers"), 64, dict(enumerate(labels)))
-    split = features.token_cls_features(task, examples, labels)
-    scores = metrics.entity_scores(split.answers(perfect_outputs(split, labels)), split.gold)
+    task = TOKEN_CLS(ErnieTokenizer(vocab, backend="tokenizers"), 64, dict(enumerate(labels)))
+    split = features.make_features(task, examples)
+    scores = split.scores(perfect_outputs(split, labels))
     total = sum(len(seqevals(e["tags"])) for e in examples)
     assert sum(map(len, split.gold)) == total
     assert len(split.features) > len(examples) + 50

@@ -1,4 +1,4 @@
-"""infer_ray.py on a Ray of its own, and blocks.py: the same predictions, no row lost or doubled, whatever is killed."""
+"""infer_ray.py on a Ray of its own, and its blocks: the same predictions, no row lost or doubled, whatever dies."""
 
 import contextlib
 import datetime
@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+import ray_blocks as blocks
 from conftest import PREDICTOR, ROOT, assert_same, read
-from ernie_predictor import ErniePredictor, PredictorError, blocks, load_task
+from ernie_predictor import ErniePredictor, PredictorError, load_task
 
 sys.path.insert(0, str(PREDICTOR))
 import infer_ray

@@ -17,17 +17,16 @@ import onnxruntime
 import paddle
 import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA, SCRIPT_OF, answer_of, arguments_for, assert_same, call, read, start
-from ernie_predictor.tasks import TASKS as PROCESSORS
 from paddlenlp.transformers import AutoModel
 
 from ernie.arguments import CompressionArguments, DataArguments, ModelArguments, parse_arguments
 from ernie.compression import ONLY_FOR
 from ernie.data import load_splits
 from ernie.errors import UserError
-from ernie.features import seq_cls_features, token_cls_features
+from ernie.features import make_features
 from ernie.files import write_json
 from ernie.identity import CHOOSING, CODE, DEV_DATA, NO_EFFECT, TRAINING_DATA, content_hashes, differences, identity
-from ernie.models import load_model, load_processor
+from ernie.models import load_model, load_task
 from ernie.processes import alone_in
 from ernie.tasks import DATA_SETS, SEQ_CLS, TASKS
 from ernie.training import ErnieTrainer, since_resumed
@@ -508,28 +507,28 @@ COUNTS_NOT = (
 )
 
 
-def parts_of(task, labels, features, argv, seed=1):
+def parts_of(task, labels, argv, seed=1):
     """What `content_hashes` takes of a training."""
     arguments = parse_arguments(task, argv=list(map(str, argv)))
-    tokenizer, processor = load_processor(task, *arguments[:2], labels)
+    tokenizer, task = load_task(task, *arguments[:2], labels)
     train, dev, _ = load_splits(task, *arguments[1:])
-    train, dev = (features(processor, examples, labels) for examples in (train, dev))
+    train, dev = (make_features(task, examples) for examples in (train, dev))
     paddle.seed(seed)
-    model = load_model(task, *arguments[:2], processor, labels, fine_tuned=False)
+    model = load_model(task, *arguments[:2], fine_tuned=False)
     return model, tokenizer, train, dev
 
 
 def test_every_argument_counts_but_those_that_change_nothing(tiny_model):
     task, labels = TASKS["token_cls"], list(DATA_SETS["msra_ner"].labels)
     argv = [*map(str, arguments_for("msra_ner", tiny_model, "out", "--do_train", "--do_eval"))]
-    parts, others = (parts_of(task, labels, token_cls_features, argv, seed) for seed in (1, 2))
-    processor, contents = parts[2].processor, content_hashes(*parts)
+    parts, others = (parts_of(task, labels, argv, seed) for seed in (1, 2))
+    opened, contents = parts[2].task, content_hashes(*parts)
     assert content_hashes(*others) == contents  # the seed's new head does not count: another device draws another one
     unscored = content_hashes(*parts[:3], None)
 
     def changed_by(argument, contents=contents):
         before, now = (
-            json.loads(json.dumps(identity(parse_arguments(task, argv=found), processor, contents)))
+            json.loads(json.dumps(identity(parse_arguments(task, argv=found), opened, contents)))
             for found in (argv, [*argv, argument])
         )
         return differences(before, now)
@@ -550,9 +549,9 @@ def test_an_argument_of_tomorrow_counts():
     class Tomorrow(DataArguments):
         new: int = 0
 
-    processor = PROCESSORS["qa"](None, 128)
+    task = TASKS["qa"](None, 128)
     contents = {DEV_DATA: "its hash"}
-    before, now = (identity([Tomorrow("x", new=new)], processor, contents) for new in (0, 1))
+    before, now = (identity([Tomorrow("x", new=new)], task, contents) for new in (0, 1))
     assert differences(before, now) == ["new"]
     assert differences(before, {**now, CODE: 0}) == [CODE]
     classes = (ModelArguments, DataArguments, CompressionArguments)
@@ -563,7 +562,7 @@ def test_an_argument_of_tomorrow_counts():
 def test_a_head_that_was_fine_tuned_counts(tmp_path, tiny_fine_tuned):
     def hashes(folder):
         argv = arguments_for("afqmc", folder, "out", "--do_train")
-        return content_hashes(*parts_of(SEQ_CLS, ["0", "1"], seq_cls_features, argv))
+        return content_hashes(*parts_of(SEQ_CLS, ["0", "1"], argv))
 
     folder = tiny_fine_tuned("afqmc")
     shutil.copytree(folder, tmp_path / "other")

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 try:
-    from ernie_predictor import ErniePredictor, PredictorError, UsageError, blocks, load_task
+    import ray_blocks as blocks
+    from ernie_predictor import TASKS, ErniePredictor, PredictorError, UsageError, load_task
     from ernie_predictor.commandline import add_model_flags, bare_parser, positive, run
     from tqdm import tqdm
 except ImportError as e:
@@ -28,7 +29,7 @@ from ernie_predictor.files import file_hash
 from ernie_predictor.machine import usable_cores
 from ernie_predictor.predictor import check_exported, open_folder, precision_of
 
-COLUMNS = ("text", "text_pair", "question", "context")
+COLUMNS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.text_names()))
 # Flags and files that decide what the predictions are and how they are written.
 SETTINGS = ("precision_mode", "on_error", "answer_prefix", "block_size", "output_format")
 MODEL = ("config.json", "vocab.txt", "tokenizer_config.json", "model.onnx", "model.pdmodel", "model.pdiparams",
@@ -72,7 +73,7 @@ def parse_args():
 
 def text_columns(args, task):
     """The columns of the input that hold the task's texts."""
-    names = [name for name in (task.first, task.second) if name]
+    names = task.text_names()
     given = {name: getattr(args, f"{name}_column") for name in COLUMNS}
     for name, column in given.items():
         if column and name not in names:

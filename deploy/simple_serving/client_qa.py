@@ -8,7 +8,7 @@ python client_qa.py --dataset cmrc2018 --data_dir DIR                           
 import sys
 
 try:
-    from ernie_client import EXAMPLES, main
+    from ernie_client import main
 except ImportError as e:
     sys.exit(f"client_qa.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
@@ -20,13 +20,5 @@ def read_answers(result):
     return [dict(zip(FIELDS, values)) for values in zip(*(result[field] for field in FIELDS))]
 
 
-def shown(answer):
-    """The three best answers."""
-    return [
-        f"{a['answer']}  [{a['start']}:{a['end']}]    confidence {a['confidence']:.3f}" for a in answer["n_best"][:3]
-    ]
-
-
 if __name__ == "__main__":
-    parameters = ["max_seq_len", "doc_stride", "max_answer_length", "n_best_size"]
-    main("qa", "ernie_qa", parameters, EXAMPLES["qa"], read_answers, shown, __doc__)
+    main("qa", "ernie_qa", read_answers, __doc__)

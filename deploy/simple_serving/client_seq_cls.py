@@ -8,7 +8,7 @@ python client_seq_cls.py --dataset afqmc --data_dir DIR                         
 import sys
 
 try:
-    from ernie_client import EXAMPLES, main
+    from ernie_client import main
 except ImportError as e:
     sys.exit(f"client_seq_cls.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
@@ -18,9 +18,5 @@ def read_answers(result):
     return [{"label": name, "confidence": c} for name, c in zip(result["label_name"], result["confidence"])]
 
 
-def shown(answer):
-    return [f"{answer['label']}    confidence {answer['confidence']:.3f}"]
-
-
 if __name__ == "__main__":
-    main("seq_cls", "ernie_cls", ["max_seq_len"], EXAMPLES["pairs"], read_answers, shown, __doc__)
+    main("seq_cls", "ernie_cls", read_answers, __doc__)

@@ -8,7 +8,7 @@ python client_token_cls.py --dataset msra_ner --data_dir DIR                    
 import sys
 
 try:
-    from ernie_client import EXAMPLES, main
+    from ernie_client import main
 except ImportError as e:
     sys.exit(f"client_token_cls.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
@@ -25,13 +25,5 @@ def read_answers(result):
     ]
 
 
-def shown(answer):
-    if not answer:
-        return ["no entities"]
-    return [
-        f"{e['label']}  {e['entity']}  [{e['start']}:{e['end']}]    confidence {e['confidence']:.3f}" for e in answer
-    ]
-
-
 if __name__ == "__main__":
-    main("token_cls", "ernie_ner", ["max_seq_len", "doc_stride"], EXAMPLES["token_cls"], read_answers, shown, __doc__)
+    main("token_cls", "ernie_ner", read_answers, __doc__)

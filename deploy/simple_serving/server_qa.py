@@ -14,26 +14,22 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from ernie_serving import Route, create_app, main
-from ernie_serving.fields import texts_of
+from ernie_serving import TASKS, Route, create_app, main
 
 DEFAULT_MODEL = os.path.join(HERE, "..", "..", "best_models", "cmrc2018", "export")
 
 
-def read_data(data):
-    """`question` and `context`: a text or a list of texts each."""
-    questions = texts_of(data, "question", known=("question", "context"))
-    return list(zip(questions, texts_of(data, "context", like=questions)))
+RESULT = {"question": str, "context": str, **TASKS["qa"].answer_columns}
 
 
-def write_result(service, items, answers):
+def write_result(task, items, answers):
     """`question`, `context` and `answer` as PaddleNLP's clients expect them."""
-    one = {key: [answer[key] for answer in answers] for key in ("answer", "start", "end", "confidence", "n_best")}
+    one = {name: [answer[name] for answer in answers] for name in TASKS["qa"].answer_columns}
     questions, contexts = zip(*items)
     return {"context": contexts, "question": questions, **one}
 
 
-ROUTE = Route("qa", "ernie_qa", read_data, write_result, DEFAULT_MODEL)
+ROUTE = Route(TASKS["qa"], "ernie_qa", write_result, RESULT, DEFAULT_MODEL)
 
 
 def make_app(settings=None):

@@ -13,30 +13,21 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from ernie_serving import Route, create_app, main
-from ernie_serving.fields import texts_of
+from ernie_serving import TASKS, Route, create_app, main
 
 DEFAULT_MODEL = os.path.join(HERE, "..", "..", "best_models", "afqmc", "export")
 
 
-def read_data(data):
-    """`text`, and for pairs `text_pair`: a text or a list of texts."""
-    texts = texts_of(data, "text", known=("text", "text_pair"))
-    if data.get("text_pair") is None:
-        return texts
-    return list(zip(texts, texts_of(data, "text_pair", like=texts)))
+RESULT = TASKS["seq_cls"].tensors
 
 
-def write_result(service, items, answers):
+def write_result(task, items, answers):
     """`label` holds class numbers, as PaddleNLP's clients expect; `label_name` their names."""
-    return {
-        "label": [service.numbers[answer["label"]] for answer in answers],
-        "label_name": [answer["label"] for answer in answers],
-        "confidence": [answer["confidence"] for answer in answers],
-    }
+    rows = [task.to_tensors(answer) for answer in answers]
+    return {name: [row[name] for row in rows] for name in RESULT}
 
 
-ROUTE = Route("seq_cls", "ernie_cls", read_data, write_result, DEFAULT_MODEL)
+ROUTE = Route(TASKS["seq_cls"], "ernie_cls", write_result, RESULT, DEFAULT_MODEL)
 
 
 def make_app(settings=None):

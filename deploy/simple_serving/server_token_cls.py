@@ -13,23 +13,20 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from ernie_serving import Route, create_app, main
-from ernie_serving.fields import texts_of
+from ernie_serving import TASKS, Route, create_app, main
 
 DEFAULT_MODEL = os.path.join(HERE, "..", "..", "best_models", "msra_ner", "export")
 
 
-def read_data(data):
-    """`text`: a text, a list of texts, or a list of lists of tokens, as PaddleNLP's client sends it."""
-    return texts_of(data, "text", known=("text", "text_pair"), tokens=True)
+RESULT = {"value": [{"entity": str, "label": str, "pos": (int, int), "confidence": float}]}
 
 
-def write_result(service, items, answers):
+def write_result(task, items, answers):
     """`value`: the entities of each text, as PaddleNLP's clients expect them."""
     return {"value": [[{"pos": [e.pop("start"), e.pop("end")], **e} for e in map(dict, answer)] for answer in answers]}
 
 
-ROUTE = Route("token_cls", "ernie_ner", read_data, write_result, DEFAULT_MODEL)
+ROUTE = Route(TASKS["token_cls"], "ernie_ner", write_result, RESULT, DEFAULT_MODEL, True, ("text_pair",))
 
 
 def make_app(settings=None):

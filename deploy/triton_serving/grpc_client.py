@@ -17,13 +17,9 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
 
 from ernie_predictor import PredictorError
-from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop, whole_number
+from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
-
-__all__ = ["EXAMPLES", "main"]
-
-INPUTS = {"seq_cls": ("TEXT", "TEXT_PAIR"), "token_cls": ("TEXT",), "qa": ("QUESTION", "CONTEXT")}
 
 
 class Client:
@@ -43,7 +39,8 @@ class Client:
     def __init__(self, url, model, task_name, timeout=60.0, retries=10):
         self.url, self.model, self.timeout, self.retries = url, model, timeout, retries
         self.truncated = 0
-        self.inputs = INPUTS[task_name]
+        self.task = TASKS[task_name]
+        self.inputs = [name.upper() for name in self.task.text_names()]
         self._said, self._lock = False, threading.Lock()
         self._client = grpcclient.InferenceServerClient(url)
 
@@ -73,7 +70,7 @@ class Client:
                 f"no Triton server answers gRPC at {self.url} ({e.message()}); start one with: python run_triton.py "
                 "MODEL_REPOSITORY"
             ) from None
-        if found != list(self.inputs):
+        if found != self.inputs:
             raise PredictorError(f"{self.model} takes {', '.join(found)}; this client sends {', '.join(self.inputs)}")
         return {
             name: json.loads(parameters[name].string_value) for name in ("labels", "text_pair") if name in parameters
@@ -103,11 +100,18 @@ class Client:
                 truncated = result.as_numpy("truncated")  # None: named entities are found in texts of any length
                 with self._lock:
                     self.truncated += 0 if truncated is None else int(truncated.sum())
-                return answers_of(result)
+                return self._answers(result)
             if attempt < self.retries:
                 self.say(f"{failure}; trying again")
                 time.sleep(min(0.25 * 2**attempt, 5))
         raise PredictorError(f"{failure} (tried {self.retries + 1} times)")
+
+    def _answers(self, result):
+        """A response in the predictor's form."""
+        names = [name for name in self.task.triton_tensors if name != "truncated"]
+        rows = zip(*(result.as_numpy(name).tolist() for name in names))
+        rows = ([value.decode("utf-8") if isinstance(value, bytes) else value for value in row] for row in rows)
+        return [self.task.from_tensors(dict(zip(names, row))) for row in rows]
 
     def say(self, message):
         """Prints the first of the warnings on standard error."""
@@ -117,56 +121,34 @@ class Client:
             tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
-def answers_of(result):
-    """A response in the predictor's form."""
-
-    def column(name):
-        return [
-            value.decode("utf-8") if isinstance(value, bytes) else value for value in result.as_numpy(name).tolist()
-        ]
-
-    if result.as_numpy("entities") is not None:
-        return [json.loads(value) for value in column("entities")]
-    if result.as_numpy("label_name") is not None:
-        return [{"label": name, "confidence": c} for name, c in zip(column("label_name"), column("confidence"))]
-    answers = zip(*map(column, ("answer", "start", "end", "confidence", "n_best")))
-    return [
-        {"answer": answer, "start": start, "end": end, "confidence": confidence, "n_best": json.loads(n_best)}
-        for answer, start, end, confidence, n_best in answers
-    ]
-
-
 def main(*arguments):
     """Runs a client; the arguments are those of `ask_server`. What a user can fix ends in one message."""
     run(lambda: ask_server(*arguments), "requirements_client.txt")
 
 
-def ask_server(task_name, model, examples, shown, about):
+def ask_server(task_name, model, about):
     """Sends what the command line says, and prints answers or a score.
 
     Args:
-        task_name: "seq_cls", "token_cls" or "qa".
+        task_name: a key of `TASKS`.
         model: the default of --model.
-        examples: items that are sent if the command line names none.
-        shown: a function of an answer that returns lines for people.
         about: what --help says first.
     """
     task = TASKS[task_name]
-    fields = [field for field in (task.first, task.second) if field]
+    fields = task.text_names()
     args = parse(task, model, fields, about)
     client = Client(args.url, args.model, task_name, args.timeout, args.retries)
     with contextlib.nullcontext() if args.output is None else open_output(args.output) as sink:
         if args.dataset:
             answers = score_dev_set(task_name, args, client.ask, lambda: client.check().get("labels"))
         else:
-            if client.check().get("text_pair"):
-                examples = EXAMPLES["pairs"]
+            examples = task.pair_examples if client.check().get("text_pair") else task.examples
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
             answers = []
             for item in [named] if named else examples:
                 answers += client.ask([item])
                 texts = (item,) if isinstance(item, str) else item
-                print(" | ".join(texts), *shown(answers[-1]), sep="\n    ", flush=True)
+                print(" | ".join(texts), *task.lines(answers[-1]), sep="\n    ", flush=True)
         if sink:
             sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if client.truncated:

@@ -19,7 +19,7 @@ PREDICTOR = os.path.join(HERE, "..", "predictor")
 sys.path.insert(0, PREDICTOR)
 
 try:
-    from ernie_predictor import UsageError, load_task, open_folder
+    from ernie_predictor import TASKS, UsageError, load_task, open_folder
     from ernie_predictor.commandline import HelpFormatter, positive, run, stop
 except ImportError as e:
     sys.exit(f"prepare_models.py: error: {e}; copy deploy/predictor, too, and pip install -r requirements.txt")
@@ -28,8 +28,8 @@ from ernie_predictor.files import file_hash, new_folder
 from ernie_predictor.gpu_models import prepare
 from ernie_predictor.onnx_files import quantized_form
 
-MODELS = {"seq_cls": "ernie_seqcls", "token_cls": "ernie_tokencls", "qa": "ernie_qa"}
-OUTPUTS = {"seq_cls": ["logits"], "token_cls": ["logits"], "qa": ["start_logits", "end_logits"]}
+NAMES = {name: f"ernie_{name.replace('_', '')}" for name in TASKS}  # as published: ernie_seqcls, ...
+TYPES = {str: "TYPE_STRING", int: "TYPE_INT64", float: "TYPE_FP32", bool: "TYPE_BOOL"}
 # (the default first)
 PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp16", "fp32", "int8")}
 BACKENDS = {"cpu": ("auto", "openvino", "onnxruntime"), "gpu": ("tensorrt", "cuda")}
@@ -41,19 +41,20 @@ MAX_CHARACTERS = 100_000  # per text; longer ones are refused
 def main():
     args = parse()
     task = load_task(args.model_path)
-    name = args.name or MODELS[task.name]
+    name = args.name or NAMES[task.name]
     target = os.path.join(args.output, name)
     # Models are written beside the repository and moved in when complete: Triton takes every folder in it for a model,
     # and does not start if one is incomplete. The network is moved in before the model that calls it.
     if args.device == "gpu":
         prepare_network(args, task, f"{target}_network")
     with new_folder(target, beside(args.output)) as folder:
-        shutil.copytree(os.path.join(HERE, "models", MODELS[task.name]), folder, dirs_exist_ok=True, ignore=_IGNORE)
+        shutil.copytree(os.path.join(HERE, "models", "text"), folder, dirs_exist_ok=True)
         version = os.path.join(folder, "1")
+        os.mkdir(version)
         shutil.copytree(
             os.path.join(PREDICTOR, "ernie_predictor"), os.path.join(version, "ernie_predictor"), ignore=_IGNORE
         )
-        shutil.copy(os.path.join(HERE, "text_model.py"), version)
+        shutil.copy(os.path.join(HERE, "text_model.py"), os.path.join(version, "model.py"))
         copy_files(args.model_path, version, ["config.json", "vocab.txt", "tokenizer_config.json"])
         settings = {
             "num_threads": args.num_threads,
@@ -71,10 +72,11 @@ def main():
             open_folder(version, cache_dir=os.path.join(version, "cache"), **options)
             settings |= {"backend": args.backend, "precision_mode": args.precision}
         else:
-            settings |= {"network": f"{name}_network", "network_outputs": ",".join(OUTPUTS[task.name])}
+            settings |= {"network": f"{name}_network", "network_outputs": ",".join(task.outputs)}
         if args.execution_env:
             settings["EXECUTION_ENV_PATH"] = args.execution_env
-        add_to_config(folder, instances(args.instances, "KIND_CPU"), *(parameter(*item) for item in settings.items()))
+        parameters = (parameter(*item) for item in settings.items())
+        add_to_config(folder, *tensors(task), instances(args.instances, "KIND_CPU"), *parameters)
     print(f"{target}: {task.name}, {args.precision} on {args.device}, from {args.model_path}")
 
 
@@ -86,7 +88,7 @@ def parse():
     add(
         "--output", metavar="DIR", required=True, help="model repository: a new one, or one to which the model is added"
     )
-    add("--name", help="of the model (default: ernie_seqcls, ernie_tokencls or ernie_qa, by its task)")
+    add("--name", help=f"of the model (default: {' or '.join(NAMES.values())}, by its task)")
     add("--device", choices=PRECISIONS, default="cpu")
     add("--precision", "--precision_mode", metavar="NAME", help="cpu: fp32 (default), bf16, int8; gpu: fp16 (default), "
         "fp32, int8; the default for an INT8 folder is int8")  # fmt: skip
@@ -131,11 +133,11 @@ def prepare_network(args, task, target):
         made = prepare(path, args.backend, args.precision, os.path.join(folder, "made"))
         network = shutil.copy(made, os.path.join(version, "model.onnx"))
         shutil.rmtree(os.path.join(folder, "made"), ignore_errors=True)
-        shape = {"seq_cls": [len(task.id2label)], "token_cls": [-1, len(task.id2label)], "qa": [-1]}[task.name]
+        shape = [-1] * task.per_token + [len(task.id2label)] * task.has_labels
         add_to_config(
             folder,
             instances(2, "KIND_GPU"),  # see --instances
-            *(f'output [ {{ name: "{name}" data_type: TYPE_FP32 dims: {shape} }} ]' for name in OUTPUTS[task.name]),
+            *(f'output [ {{ name: "{name}" data_type: TYPE_FP32 dims: {shape} }} ]' for name in task.outputs),
             accelerator(args, task, network),
         )
 
@@ -185,6 +187,15 @@ def accelerator(args, task, network):
 
 def beside(repository):
     return os.path.dirname(os.path.abspath(repository))
+
+
+def tensors(task):
+    """The inputs and outputs of a model of texts."""
+    for name in task.text_names():
+        optional = "" if name == task.first or type(task).second_required else " optional: true"
+        yield f'input [ {{ name: "{name.upper()}" data_type: TYPE_STRING dims: [ 1 ]{optional} }} ]'
+    for name, kind in task.triton_tensors.items():
+        yield f'output [ {{ name: "{name}" data_type: {TYPES[kind]} dims: [ 1 ] }} ]'
 
 
 def instances(count, kind):

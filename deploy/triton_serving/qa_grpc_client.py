@@ -8,17 +8,9 @@ python qa_grpc_client.py --dataset cmrc2018 --data_dir DIR                      
 import sys
 
 try:
-    from grpc_client import EXAMPLES, main
+    from grpc_client import main
 except ImportError as e:
     sys.exit(f"qa_grpc_client.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
-
-def shown(answer):
-    """The three best answers."""
-    return [
-        f"{a['answer']}  [{a['start']}:{a['end']}]    confidence {a['confidence']:.3f}" for a in answer["n_best"][:3]
-    ]
-
-
 if __name__ == "__main__":
-    main("qa", "ernie_qa", EXAMPLES["qa"], shown, __doc__)
+    main("qa", "ernie_qa", __doc__)

@@ -8,14 +8,9 @@ python seq_cls_grpc_client.py --dataset tnews --data_dir DIR                    
 import sys
 
 try:
-    from grpc_client import EXAMPLES, main
+    from grpc_client import main
 except ImportError as e:
     sys.exit(f"seq_cls_grpc_client.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
-
-def shown(answer):
-    return [f"{answer['label']}    confidence {answer['confidence']:.3f}"]
-
-
 if __name__ == "__main__":
-    main("seq_cls", "ernie_seqcls", EXAMPLES["seq_cls"], shown, __doc__)
+    main("seq_cls", "ernie_seqcls", __doc__)

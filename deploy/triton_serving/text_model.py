@@ -1,8 +1,9 @@
-"""What the three models share: they run the texts of all requests that Triton has merged, in batches of similar length.
+"""A model of any task: texts in, answers out. It runs the texts of all requests that Triton has merged, in batches of
+similar length.
 
 Triton merges only requests of the same shape. A text is a tensor of shape [1], however long it is, so requests with
-texts of different lengths are merged, which those with token ids would not be. prepare_models.py copies this file and
-the predictor's package beside each model.py.
+texts of different lengths are merged, which those with token ids would not be. prepare_models.py makes this file each
+model's model.py, and copies the predictor's package beside it.
 """
 
 import contextlib
@@ -42,20 +43,8 @@ class Job:
     outputs: list = ()
 
 
-class TextModel:
-    """A `TritonPythonModel` without its tensors, which each task's model.py names.
-
-    Attributes:
-        task_name: of the predictor.
-        inputs: names of the tensors that hold the texts, in the predictor's order.
-    """
-
-    task_name = None
-    inputs = ()
-
-    def columns(self, answers):
-        """{name of an output: its values, one per answer}."""
-        raise NotImplementedError
+class TritonPythonModel:
+    """What Triton calls: `initialize`, `execute`, `finalize`."""
 
     def initialize(self, args):
         self.watcher = start_watcher(os.getppid())
@@ -84,13 +73,12 @@ class TextModel:
         # Two instances take turns more than they run at once (prepare_models.py says why there are two).
         threads = int(settings["num_threads"]) or max(1, usable_cores() // max(1, instances // 2))
         if network := settings.get("network"):
-            self.task = load_task(folder, self.task_name, num_threads=threads)
+            self.task = load_task(folder, num_threads=threads)
             self.model, self.bucket = Network(network, settings["network_outputs"].split(",")), BUCKET
         else:
             self.bucket = 1
             self.task, self.model = open_folder(
                 folder,
-                self.task_name,
                 backend=settings["backend"],
                 precision_mode=settings["precision_mode"],
                 num_threads=threads,
@@ -99,7 +87,7 @@ class TextModel:
             )
             self.warm_up()
             pb_utils.Logger.log_info(f"{args['model_name']}: {self.model}")
-        self.numbers = {label: number for number, label in self.task.id2label.items()}
+        self.inputs = [tensor["name"] for tensor in config["input"]]
         self.warned = False
 
     def warm_up(self):
@@ -188,10 +176,10 @@ class TextModel:
     def respond(self, job):
         if job.error is None:
             try:
-                columns = self.columns(self.task.read(job.pairs, job.notes, job.outputs))
-                columns["truncated"] = job.truncated
+                rows = [self.task.to_tensors(a) for a in self.task.read(job.pairs, job.notes, job.outputs)]
+                rows = [{**row, "truncated": truncated} for row, truncated in zip(rows, job.truncated)]
                 return pb_utils.InferenceResponse(
-                    [tensor(name, columns[name], self.types[name]) for name in self.types]
+                    [tensor(name, [row[name] for row in rows], dtype) for name, dtype in self.types.items()]
                 )
             except Exception as e:
                 job.error = failure(f"reading the answers to a request of {len(job.pairs)} texts failed: {e!r}")

@@ -8,14 +8,9 @@ python token_cls_grpc_client.py --dataset msra_ner --data_dir DIR               
 import sys
 
 try:
-    from grpc_client import EXAMPLES, main
+    from grpc_client import main
 except ImportError as e:
     sys.exit(f"token_cls_grpc_client.py: error: {e}; pip install -r requirements_client.txt, and copy ../predictor")
 
-
-def shown(entities):
-    return [f"{e['label']}  {e['entity']}  [{e['start']}:{e['end']}]" for e in entities] or ["no entities"]
-
-
 if __name__ == "__main__":
-    main("token_cls", "ernie_tokencls", EXAMPLES["token_cls"], shown, __doc__)
+    main("token_cls", "ernie_tokencls", __doc__)

@@ -155,6 +155,10 @@ Config read_config(const std::string& folder) {
   if (const Json* params = json.find(U"task_specific_params"); params != nullptr) {
     const std::string name = task->params;
     params = params->find(std::u32string(name.begin(), name.end()));
+    const Json* named = params == nullptr ? nullptr : params->find(U"task");  // several may share an architecture
+    if (named != nullptr && encode_utf8(named->text) != task->name) {
+      throw Error(path + ": `task_specific_params` names a task for " + config.architecture + " that is unknown here");
+    }
     const Json* pair = params == nullptr ? nullptr : params->find(U"text_pair");
     if (config.kind == TaskKind::seq_cls && pair != nullptr && pair->kind != Json::null) {
       if (pair->kind != Json::boolean) throw Error(path + ": `text_pair` is " + shown(*pair) + ", expected true or false");

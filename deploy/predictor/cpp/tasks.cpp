@@ -99,7 +99,7 @@ Task::Task(const std::string& folder, const std::string& name, int max_seq_lengt
                 "; the files are of different models");
   }
   if (!config_.vocab_crc32.empty() && config_.vocab_crc32 != tokenizer_.vocab_crc32()) {
-    throw Error(folder + ": vocab.txt is not the one that the model was trained with");
+    throw Error(folder + ": its vocab.txt is not the one that the model was trained with");
   }
   if (config_.kind != TaskKind::token_cls) return;
   try {

@@ -1,4 +1,4 @@
-// The three tasks: texts to features, and logits to answers, as ernie_predictor/tasks.py. No runtime.
+// The three tasks: texts to features, and logits to answers, as ernie_predictor/tasks/. No runtime.
 #pragma once
 
 #include <atomic>

@@ -5,10 +5,10 @@ No Paddle is needed where a model runs through ONNX Runtime or OpenVINO.
 
 from .errors import PredictorError, UsageError
 from .predictor import ErniePredictor, Predictor, open_folder
-from .tasks import ARCHITECTURES, load_task
+from .tasks import TASKS, load_task
 
 __all__ = [
-    "ARCHITECTURES",
+    "TASKS",
     "ErniePredictor",
     "Predictor",
     "PredictorError",

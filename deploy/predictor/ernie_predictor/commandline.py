@@ -23,21 +23,9 @@ from .errors import PredictorError, UsageError, one_line
 from .inputs import columns_of, read_items
 from .machine import open_standard_streams
 from .predictor import ErniePredictor
-from .tasks import ARCHITECTURES
+from .tasks import TASKS
 from .tokenizer import TOKENIZERS
 
-EXAMPLES = {
-    "seq_cls": ["今年的苹果又大又甜，果农的收入增加了", "女排打破全国纪录，主教练赛后落泪"],
-    "pairs": [("怎么开通信用卡", "我要办理信用卡"), ("花呗怎么还款", "借呗的利息怎么算")],  # seq_cls, too
-    "token_cls": [
-        "校长宋婷说，宁岭市人民医院的学生已经超过292人。",
-        "宋刚勇、谢杰强等18名队员参加了在长泉县举行的比赛。",
-    ],
-    "qa": [
-        ("张伟出生于哪一年？", "张伟，1968年出生于南京，毕业于清华大学，现在是一家公司的经理，最爱吃饺子。"),
-        ("长城有多长？", "长城是中国古代的军事防御工程，总长度超过2万千米，分布在15个省区市。"),
-    ],
-}
 LATENCY_TEXTS = 200  # texts of --benchmark that are answered one by one
 FEWEST_TEXTS = 100  # of --benchmark: the figures of fewer are noise
 
@@ -68,7 +56,7 @@ def bare_parser(description, usage):
 def add_model_flags(parser):
     add = parser.add_argument_group("Model").add_argument
     add("--model_path", metavar="DIR", required=True, help="folder that run_*.py --do_export or compress_*.py wrote")
-    add("--task_name", choices=ARCHITECTURES, help="the model's task (default: told from its config.json)")
+    add("--task_name", choices=TASKS, help="the model's task (default: told from its config.json)")
     add("--max_seq_length", metavar="N", type=positive, help="at most N tokens per text (default: as in training)")
     add("--doc_stride", metavar="N", type=positive, help="tokens from window to window of a long text or context "
         "(default: as in training); larger is faster")  # fmt: skip
@@ -142,14 +130,14 @@ def answer(args, **options):
         elif args.text is not None:
             items = [item_of_flags(args, task)]
         else:
-            items = EXAMPLES["pairs" if task.name == "seq_cls" and task.second_required else task.name]
+            items = task.pair_examples if task.pair_examples and task.second_required else task.examples
         if args.benchmark:
             given = source is not None or args.text is not None
             benchmark(predictor, list(items) if given else items * max(8 * args.batch_size, FEWEST_TEXTS))
             return
         if source is None and args.text is None and args.output is None:
             for item, answer in zip(items, predictor.predict(items)):
-                if sys.stdout.isatty() and task.name == "token_cls":
+                if sys.stdout.isatty() and isinstance(answer, list):  # entities
                     print(marked_up(item, answer))
                 else:
                     print(item if isinstance(item, str) else " | ".join(item), "->", to_json(answer))

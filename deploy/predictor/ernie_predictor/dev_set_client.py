@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import importlib
 import queue
 import sys
 import threading
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from .dev_sets import check_labels, read_dev_set, score
 from .errors import PredictorError
+from .tasks import TASKS
 
 
 def check_texts(parser, args, task):
@@ -21,7 +23,7 @@ def check_texts(parser, args, task):
         args: its result, with `dataset`, `data_dir`, and a value or None for each text of the task.
         task: a class of `tasks.TASKS`.
     """
-    fields = [field for field in (task.first, task.second) if field]
+    fields = task.text_names()
     if bool(args.dataset) != bool(args.data_dir):
         parser.error("--dataset and --data_dir belong together: DATA_DIR/<dataset>/ holds the dev set")
     named = [field for field in fields if getattr(args, field) is not None]
@@ -36,7 +38,7 @@ def score_dev_set(task_name, args, ask, check):
     """Sends a dev set, prints score and speed, and returns the answers.
 
     Args:
-        task_name: "seq_cls", "token_cls" or "qa".
+        task_name: a key of `TASKS`.
         args: `dataset`, `data_dir`, `batch_size` and `concurrency` of the command line.
         ask: a function of a list of items that returns their answers, as the predictor gives them; called by several
             threads at once.
@@ -46,12 +48,12 @@ def score_dev_set(task_name, args, ask, check):
     Raises:
         PredictorError: a request failed; says which texts it held.
     """
-    if task_name == "qa":
-        import nltk  # noqa: F401  for the score: if it is missing, that is said before anything is sent
+    for package in TASKS[task_name].packages_to_score:  # if one is missing, that is said before anything is sent
+        importlib.import_module(package)
     items, gold = read_dev_set(task_name, args.data_dir, args.dataset)
     if labels := check():
         check_labels(task_name, gold, labels)
-    elif task_name != "qa":
+    elif TASKS[task_name].has_labels:
         print("the server does not name the model's labels: those it does not know count as errors", file=sys.stderr)
     batches = [items[begin : begin + args.batch_size] for begin in range(0, len(items), args.batch_size)]
     answers = [None] * len(batches)

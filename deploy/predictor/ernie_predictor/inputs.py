@@ -14,18 +14,10 @@ import sys
 from tqdm import tqdm
 
 from .errors import PredictorError, UsageError
-from .formats import encoding_hint, file_kind, read_qa, read_token_cls, row_format, row_texts, unique_fields
-from .tasks import join_tokens
+from .formats import encoding_hint, file_kind, unique_fields
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
-# Columns that are read where no flag names any; of a header, the first of these that it has.
-COLUMNS = {
-    "seq_cls": (("sentence",), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",)),
-    "token_cls": (("text",),),
-    "qa": (("question", "context"),),
-}
-_SQUAD = re.compile(rb'\s*\{\s*("(data|version)"\s*:|$)')  # how a file of questions begins that is one JSON object
 
 
 def columns_of(args, task):
@@ -77,15 +69,10 @@ def _rows(source, name, task, columns, with_hints):
     if kind := file_kind(first):
         raise PredictorError(f"{where} is not UTF-8: {kind}")
     lines = itertools.chain([first] if first else [], lines)
-    if not columns and name != "-" and os.path.isfile(name):
-        first = first.removeprefix(b"\xef\xbb\xbf")
-        if task.name == "qa" and _SQUAD.match(first):
-            yield from ((e["where"], (e["question"], e["context"])) for e in read_qa(name, labelled=False))
-            return
-        is_table = ending == ".tsv" and b"text" in first.strip().split(b"\t")
-        if task.name == "token_cls" and (b"\x02" in first or (ending in (".tsv", ".conll") and not is_table)):
-            yield from ((e["where"], join_tokens(e["tokens"])[0]) for e in read_token_cls(name, labelled=False))
-            return
+    is_file = not columns and name != "-" and os.path.isfile(name)
+    if is_file and task.is_data_file(ending, first.removeprefix(b"\xef\xbb\xbf")):
+        yield from ((e["where"], task.item(e)) for e in task.read_file(name, labelled=False))
+        return
     if ending in DELIMITERS:
         yield from _table_rows(lines, where, DELIMITERS[ending], task, columns)
         return
@@ -108,14 +95,7 @@ def _named_texts(item, task, columns):
             if column not in item:
                 raise PredictorError(f"no field `{column}`; it has {', '.join(item) or 'none'}")
         return {name: item[column] for name, column in zip((task.first, task.second), columns)}
-    if task.name != "seq_cls":
-        return item
-    fields = row_format(item)
-    if fields[0] == "text" or not all(field in item for field in fields):
-        return item
-    if "text" in item and "text" not in fields:
-        raise PredictorError(f"it has `text` and `{fields[0]}`: --text_column says which is meant")
-    return row_texts(item, fields, "this row")
+    return task.named_texts(item)
 
 
 def _table_rows(lines, where, delimiter, task, columns):
@@ -156,13 +136,13 @@ def _table_rows(lines, where, delimiter, task, columns):
 
 def _indices(header, place, task, columns):
     """Which columns of a table hold the texts."""
-    names = columns or next((names for names in COLUMNS[task.name] if set(names) <= set(header)), None)
+    names = columns or next((names for names in task.columns if set(names) <= set(header)), None)
     if names is None or not set(names) <= set(header):
         known = f"column `{next(name for name in names if name not in header)}`" if names else "column of a known name"
-        flags = "--question_column and --context_column name" if task.name == "qa" else "--text_column names"
+        flags = [f"--{name}_column" for name in task.text_names() if name == task.first or task.second_required]
         raise PredictorError(
-            f"{place}: no {known}; the columns are {', '.join(header):.200} ({flags} what to read; lines without a "
-            "header belong into a .txt file)"
+            f"{place}: no {known}; the columns are {', '.join(header):.200} ({' and '.join(flags)} "
+            f"{'name' if flags[1:] else 'names'} what to read; lines without a header belong into a .txt file)"
         )
     for name in names:
         if header.count(name) > 1:

@@ -1,6 +1,6 @@
 """Raw text in, answers out: `ErniePredictor("best_models/tnews/export").predict([...])`.
 
-Three parts: the task turns texts into features and logits into answers (tasks.py), the model turns a batch into
+Three parts: the task turns texts into features and logits into answers (tasks/), the model turns a batch into
 logits (runtimes.py, or any function of a batch), and `Predictor` batches features of similar length.
 """
 
@@ -17,7 +17,8 @@ from .errors import PredictorError, UsageError
 from .machine import instruction_set
 from .onnx_files import quantized_form
 from .runtimes import Model
-from .tasks import Answer, Feature, Pair, Task, load_task
+from .tasks import load_task
+from .tasks.base import Answer, Feature, Pair, Task
 
 logger = logging.getLogger("ernie_predictor")
 
@@ -48,7 +49,7 @@ def open_folder(
 
     Args:
         model_dir: a folder that run_*.py --do_export or compress_*.py wrote.
-        task_name: "seq_cls", "token_cls" or "qa"; None: told from the folder's config.json.
+        task_name: a key of `TASKS`; None: told from the folder's config.json.
         backend: "onnxruntime", "openvino" or "paddle", on a GPU "tensorrt", "cuda" or "paddle", or "auto": the
             fastest that is installed.
         precision_mode: "auto": what the folder holds, INT8 or FP32; "fp32", "int8", on the CPU also "bf16", on a GPU
@@ -65,10 +66,10 @@ def open_folder(
             children, unless it is set. A process that has used the GPU cannot be forked to use it in the child.
         device_id: which of several GPUs, XPUs or NPUs.
         tokenizer: "tokenizers", or "fast_tokenizer" (FastTokenizer, no longer maintained); the ids are the same.
-        doc_stride: for token_cls and qa: tokens between the beginnings of two windows; None: as the model was trained.
+        doc_stride: of a task that reads windows, tokens between the beginnings of two; None: as the model was trained.
 
     Returns:
-        (task, model): a task of tasks.py, and a model of runtimes.py, whose `precision_mode` is the one it has.
+        (task, model): a task of tasks/, and a model of runtimes.py, whose `precision_mode` is the one it has.
 
     Raises:
         PredictorError: a part of the folder or a package is missing or broken; the message names it.
@@ -133,11 +134,11 @@ def calibration_batches(task, texts):
 def check_outputs(task, model, model_dir):
     """Raises PredictorError where a model is not of the task and labels that config.json names."""
     widths = model.widths
-    if len(widths) != (2 if task.name == "qa" else 1):
+    if len(widths) != len(task.outputs):
         raise PredictorError(
             f"{model.path} has {len(widths)} output(s), so it is not a {task.name} model as config.json says"
         )
-    if task.name == "qa":
+    if not task.has_labels:
         return
     classes = widths[0]
     if classes is None:  # Paddle's files do not say; its outputs do
@@ -170,7 +171,7 @@ class Predictor:
     """Answers texts with a task and any model of it.
 
     Args:
-        task: a task of tasks.py.
+        task: a task of tasks/.
         model: a function of a batch {"input_ids", "token_type_ids"}, int64 [batch, length] each, that returns the
             outputs, float arrays that begin with [batch, ...].
         batch_size: maximum number of texts (for long contexts: windows) per batch.

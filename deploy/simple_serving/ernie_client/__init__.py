@@ -11,9 +11,7 @@ _PREDICTOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."
 if os.path.isdir(_PREDICTOR):
     sys.path.insert(0, os.path.abspath(_PREDICTOR))
 
-from ernie_predictor.commandline import EXAMPLES
-
 from .client import Client
 from .commandline import main
 
-__all__ = ["EXAMPLES", "Client", "main"]
+__all__ = ["Client", "main"]

@@ -7,7 +7,7 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from ernie_predictor.commandline import EXAMPLES, HelpFormatter, open_output, positive, run, stop, whole_number
+from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
 from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
@@ -26,20 +26,18 @@ def main(*arguments):
     run(lambda: ask_server(*arguments), "requirements_client.txt")
 
 
-def ask_server(task_name, model, parameters, examples, read_answers, shown, about):
+def ask_server(task_name, model, read_answers, about):
     """Sends what the command line says, and prints answers or a score.
 
     Args:
-        task_name: "seq_cls", "token_cls" or "qa".
+        task_name: a key of `TASKS`.
         model: the default of --model.
-        parameters: which of `PARAMETERS` the task takes.
-        examples: items that are sent if the command line names none.
         read_answers: a function of `result` that returns the answers as the predictor gives them.
-        shown: a function of an answer that returns lines for people.
         about: what --help says first.
     """
     task = TASKS[task_name]
-    fields = [field for field in (task.first, task.second) if field]
+    fields = task.text_names()
+    parameters = [name for name in PARAMETERS if name == "max_seq_len" or name in task.defaults]
     args = _parse(task, model, parameters, fields, about)
     client = Client(
         args.url, args.model, f"server_{task_name}.py", args.timeout, args.retries, args.api_key, args.concurrency
@@ -64,12 +62,13 @@ def ask_server(task_name, model, parameters, examples, read_answers, shown, abou
             answers = score_dev_set(task_name, args, ask, lambda: client.info().get("labels"))
         else:
             named = tuple(text for text in (getattr(args, field) for field in fields) if text is not None)
-            if task_name == "seq_cls" and not named and client.info_when_open().get("text_pair") is False:
-                examples = EXAMPLES["seq_cls"]  # the model takes no pairs
+            examples = task.examples
+            if task.pair_examples and not named and client.info_when_open().get("text_pair") is not False:
+                examples = task.pair_examples
             answers = []
             for item in [named] if named else examples:
                 answers += ask([item])
-                print(" | ".join(_texts(item)), *shown(answers[-1]), sep="\n    ", flush=True)
+                print(" | ".join(_texts(item)), *task.lines(answers[-1]), sep="\n    ", flush=True)
         if sink:
             sink.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if client.truncated:

@@ -12,9 +12,11 @@ if os.path.isdir(_PREDICTOR):
 # loads Paddle first (PaddlePaddle/Paddle#70538).
 import zlib  # noqa: F401
 
+from ernie_predictor import TASKS
+
 from .application import create_app
 from .process import main
 from .routes import Route
 from .settings import Settings
 
-__all__ = ["Route", "Settings", "create_app", "main"]
+__all__ = ["TASKS", "Route", "Settings", "create_app", "main"]

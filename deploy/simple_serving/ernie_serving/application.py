@@ -112,7 +112,7 @@ def create_app(routes, settings=None):
             found = await answer(request, service, items, parameters)
 
             def write():
-                body = {"result": model.route.write_result(service, items, found.answers)}
+                body = {"result": model.route.write_result(service.task, items, found.answers)}
                 if found.warnings:
                     body["warnings"] = found.warnings
                 return JSONResponse(body, headers=headers_of(found))
@@ -157,12 +157,12 @@ def create_app(routes, settings=None):
     @app.post("/v2/models/{name}/infer")
     async def infer(name: str, request: Request):
         service = host.ready(name)
-        content = await bodies.read(request)
+        task, content = host.model(name).route.task, await bodies.read(request)
 
         def read():
             body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load)
-            items = protocol_v2.read_items(body, binary, service.task.name)
-            return body, items, protocol_v2.read_outputs(body, service.task.name)
+            items = protocol_v2.read_items(body, binary, task)
+            return body, items, protocol_v2.read_outputs(body, task)
 
         body, items, outputs = await off_loop(len(content) > LARGE, service, read)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))

@@ -113,7 +113,7 @@ class Host:
             "models": [
                 {
                     "name": model.name,
-                    "task": model.route.task,
+                    "task": model.route.task.name,
                     "route": model.path,
                     "state": self.state(model.name),
                     **(self.services[model.name].info() if model.name in self.services else {}),

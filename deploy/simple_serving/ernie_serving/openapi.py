@@ -7,7 +7,7 @@ The limits, which an operator sets, are at /info.
 from fastapi.openapi.utils import get_openapi
 
 from .middleware import OPEN_ROUTES
-from .protocol_v2 import HEADER, INPUTS, OPTIONAL, OUTPUTS
+from .protocol_v2 import HEADER, required
 from .service import PARAMETERS
 
 ERRORS = {
@@ -31,54 +31,48 @@ ERROR = {
     "additionalProperties": False,
 }
 STRING, NUMBER, INTEGER, NULL = ({"type": name} for name in ("string", "number", "integer", "null"))
+TYPES = {str: STRING, float: NUMBER, int: INTEGER}
 
 
-def request_body(task):
+def request_body(route):
     """Of the published route: {"data": {...}, "parameters": {...}}."""
-    one = {name: _text(name) for name in INPUTS[task]}
-    fields = {name: _one_or_many(text) for name, text in one.items()}
-    if task == "seq_cls":
-        fields["text_pair"] = {"anyOf": [*fields["text_pair"]["anyOf"], NULL]}
-    if task == "token_cls":
+    names, needed = route.task.text_names(), required(route.task)
+    fields = {name: _one_or_many(_text(name)) for name in names}
+    for name in names[len(needed) :]:
+        fields[name]["anyOf"].append(NULL)
+    if route.tokens:
+        text = _text(names[0])
         tokens = {**_list(STRING), "contains": {**STRING, "pattern": r"\S"}, "description": "of tokens"}
-        fields["text"] = _one_or_many(one["text"], {"anyOf": [one["text"], tokens]})
-        fields["text_pair"] = {"description": "sent by published clients, and ignored"}
+        fields[names[0]] = _one_or_many(text, {"anyOf": [text, tokens]})
+    fields |= {name: {"description": "sent by published clients, and ignored"} for name in route.ignored}
     numbers = {
         name: {"anyOf": [{**INTEGER, "minimum": least} | ({} if most is None else {"maximum": most}), NULL]}
         for name, (least, most) in PARAMETERS.items()
     }
     ignored = {name: {"description": "ignored"} for name in ("is_split_into_words", "return_attention_mask")}
-    data = _object(fields, [name for name in INPUTS[task] if name not in OPTIONAL])
+    data = _object(fields, needed)
     parameters = {"anyOf": [_object({**numbers, **ignored}), NULL]}
     return _json(_object({"data": data, "parameters": parameters}, ["data"]), required=True)
 
 
-def result(task):
+def result(route):
     """Of the published route: {"result": {...}}, and where there is something to tell, {"warnings": [...]}."""
-    place = {"start": INTEGER, "end": INTEGER, "confidence": NUMBER}
-    answer = {"answer": STRING, **place}
-    entity = {"entity": STRING, "label": STRING, "pos": {**_list(INTEGER), "maxItems": 2}, "confidence": NUMBER}
-    columns = {
-        "seq_cls": {"label": INTEGER, "label_name": STRING, "confidence": NUMBER},
-        "token_cls": {"value": _list(_object(entity, entity))},
-        "qa": {"question": STRING, "context": STRING, **answer, "n_best": _list(_object(answer, answer))},
-    }[task]
-    columns = {name: _list(schema) for name, schema in columns.items()}
+    columns = {name: _list(_schema(kind)) for name, kind in route.result.items()}
     return _object({"result": _object(columns, columns), "warnings": _list(STRING)}, ["result"])
 
 
 def infer_body(task):
     """Of /v2/models/M/infer in JSON; the binary form has no schema."""
     tensors = []
-    for name in INPUTS[task]:
+    for name in task.text_names():
         data = {**_list(_text(name)), "minItems": 1}
         shape = {**_list({**INTEGER, "minimum": 1}), "maxItems": 4, "description": "that of `data`"}
         tensor = {"name": {"const": name}, "datatype": {"const": "BYTES"}, "shape": shape, "data": data}
         tensors.append(_open(tensor, tensor))
-    needed = [{"contains": tensor} for name, tensor in zip(INPUTS[task], tensors) if name not in OPTIONAL]
+    needed = [{"contains": tensor} for _, tensor in zip(required(task), tensors)]
     inputs = {**_list({"anyOf": tensors}), "minItems": len(needed), "maxItems": len(tensors), "allOf": needed}
-    output = _open({"name": {"enum": list(OUTPUTS[task])}}, ["name"])
-    outputs = {**_list(output), "maxItems": len(OUTPUTS[task])}
+    output = _open({"name": {"enum": list(task.tensors)}}, ["name"])
+    outputs = {**_list(output), "maxItems": len(task.tensors)}
     body = _json(_open({"id": STRING, "inputs": inputs, "outputs": outputs}, ["inputs"]), required=True)
     body["description"] = f"JSON, or JSON and tensors in binary with the header {HEADER}"
     return body
@@ -116,13 +110,12 @@ def describe(app, models, settings):
     document["components"] = {"schemas": {"Error": ERROR}}
     paths = document["paths"]
     for model in models:
-        task = model.route.task
         paths[model.path]["post"] |= {
-            "requestBody": request_body(task),
-            "responses": responses(result(task), *ASKED),
+            "requestBody": request_body(model.route),
+            "responses": responses(result(model.route), *ASKED),
         }
-    names, tasks = [model.name for model in models], {model.route.task for model in models}
-    bodies = [infer_body(task) for task in sorted(tasks)]
+    names, tasks = [model.name for model in models], {model.route.task.name: model.route.task for model in models}
+    bodies = [infer_body(task) for _, task in sorted(tasks.items())]
     schemas = [body["content"]["application/json"]["schema"] for body in bodies]
     bodies[0]["content"]["application/json"]["schema"] = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
     infer = responses(infer_result(), 404, *ASKED)
@@ -155,6 +148,16 @@ def describe(app, models, settings):
 
 def _object(properties, required=()):
     return {**_open(properties, required), "additionalProperties": False}
+
+
+def _schema(kind):
+    """The schema of a kind of `ernie_predictor.tasks.base.Fields`."""
+    if isinstance(kind, dict):
+        fields = {name: _schema(of_field) for name, of_field in kind.items()}
+        return _object(fields, fields)
+    if isinstance(kind, tuple):
+        return {**_list(_schema(kind[0])), "maxItems": len(kind)}
+    return _list(_schema(kind[0])) if isinstance(kind, list) else TYPES[kind]
 
 
 def _open(properties=None, required=()):

@@ -16,16 +16,8 @@ from .service import PARAMETERS
 
 HEADER = "inference-header-content-length"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-DTYPES = {"FP32": "<f", "INT64": "<q"}
-
-# For each task: the input fields, which of them are optional, and the outputs with their types.
-INPUTS = {"seq_cls": ("text", "text_pair"), "token_cls": ("text",), "qa": ("question", "context")}
-OPTIONAL = {"text_pair"}
-OUTPUTS = {
-    "seq_cls": {"label": "INT64", "label_name": "BYTES", "confidence": "FP32"},  # as the Triton models give them
-    "token_cls": {"entities": "BYTES"},  # of each text a JSON list
-    "qa": {"answer": "BYTES", "start": "INT64", "end": "INT64", "confidence": "FP32"},
-}
+DTYPES = {str: "BYTES", int: "INT64", float: "FP32"}
+FORMATS = {int: "<q", float: "<f"}  # in binary
 
 
 def metadata(name, task):
@@ -34,8 +26,8 @@ def metadata(name, task):
         "name": name,
         "versions": ["1"],
         "platform": "ernie",
-        "inputs": [{"name": key, "datatype": "BYTES", "shape": [-1]} for key in INPUTS[task]],
-        "outputs": [{"name": key, "datatype": kind, "shape": [-1]} for key, kind in OUTPUTS[task].items()],
+        "inputs": [{"name": key, "datatype": "BYTES", "shape": [-1]} for key in task.text_names()],
+        "outputs": [{"name": key, "datatype": DTYPES[kind], "shape": [-1]} for key, kind in task.tensors.items()],
     }
 
 
@@ -57,6 +49,9 @@ def read_request(body, header_length, load):
 def read_items(request, binary, task):
     """The items of an inference request, as the predictor takes them.
 
+    Args:
+        task: a class of the predictor's `TASKS`.
+
     Raises:
         ApiError: 400 or 422, with what does not fit.
     """
@@ -65,11 +60,11 @@ def read_items(request, binary, task):
         raise wrong_field("expected an object with a list of objects, `inputs`")
     if not isinstance(request.get("id", ""), str) or _SURROGATE.search(request.get("id", "")):
         raise wrong_field("`id` must be a text")
-    fields = {}
+    fields, known = {}, task.text_names()
     for tensor in inputs:
         name = tensor.get("name")
-        if name not in INPUTS[task]:
-            raise wrong_field(f"unknown input {name!r:.60}; expected {' and '.join(INPUTS[task])}")
+        if name not in known:
+            raise wrong_field(f"unknown input {name!r:.60}; expected {' and '.join(known)}")
         if name in fields:
             raise wrong_field(f"input {name} is there twice")
         if tensor.get("datatype") != "BYTES":
@@ -81,13 +76,18 @@ def read_items(request, binary, task):
         if not whole or math.prod(shape) != len(values):
             raise wrong_field(f"input {name}: the shape is {shape!r:.40}, but it has {len(values):,} texts")
         fields[name] = values
-    for name in INPUTS[task]:
-        if name not in fields and name not in OPTIONAL:
+    for name in required(task):
+        if name not in fields:
             raise wrong_field(f"there is no input {name}")
     if len({len(values) for values in fields.values()}) > 1:
         raise wrong_field("the inputs have different numbers of texts")
-    names = [name for name in INPUTS[task] if name in fields]
-    return fields[names[0]] if len(names) == 1 else list(zip(*(fields[name] for name in names)))
+    columns = [fields[name] for name in known if name in fields]
+    return columns[0] if len(columns) == 1 else list(zip(*columns))
+
+
+def required(task):
+    """The names of the texts that an item of a task, a class, must have."""
+    return task.text_names() if task.second_required else task.text_names()[:1]
 
 
 def read_parameters(request):
@@ -141,15 +141,15 @@ def read_outputs(request, task):
         ApiError: 422.
     """
     wanted = request.get("outputs", [])
-    if not isinstance(wanted, list) or len(wanted) > len(OUTPUTS[task]):
-        raise wrong_field(f"`outputs` must be a list of at most {len(OUTPUTS[task])}")
-    wanted = wanted or [{"name": key} for key in OUTPUTS[task]]
+    if not isinstance(wanted, list) or len(wanted) > len(task.tensors):
+        raise wrong_field(f"`outputs` must be a list of at most {len(task.tensors)}")
+    wanted = wanted or [{"name": key} for key in task.tensors]
     in_binary = _parameter(request, "binary_data_output") is True
     outputs = {}
     for output in wanted:
         key = output.get("name") if isinstance(output, dict) else None
-        if not isinstance(key, str) or key not in OUTPUTS[task]:
-            raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(OUTPUTS[task])}")
+        if not isinstance(key, str) or key not in task.tensors:
+            raise wrong_field(f"unknown output {key!r:.60}; expected {' or '.join(task.tensors)}")
         own = _parameter(output, "binary_data")
         outputs[key] = in_binary if own is None else own is True
     return outputs
@@ -157,17 +157,13 @@ def read_outputs(request, task):
 
 def write_response(service, request, outputs, answers):
     """(body, headers) of a response, each output in the form that the request asks for (`read_outputs`)."""
-    task = service.task.name
-    if task == "seq_cls":
-        answers = [{**a, "label": service.numbers[a["label"]], "label_name": a["label"]} for a in answers]
-    elif task == "token_cls":
-        answers = [{"entities": json.dumps(entities, ensure_ascii=False)} for entities in answers]
+    rows = [service.task.to_tensors(answer) for answer in answers]
     tensors, binary = [], b""
     for key, in_binary in outputs.items():
-        values = [answer[key] for answer in answers]
-        tensor = {"name": key, "datatype": OUTPUTS[task][key], "shape": [len(answers)]}
+        values, kind = [row[key] for row in rows], service.task.tensors[key]
+        tensor = {"name": key, "datatype": DTYPES[kind], "shape": [len(rows)]}
         if in_binary:
-            part = _encode(values, OUTPUTS[task][key])
+            part = _encode(values, kind)
             tensor["parameters"] = {"binary_data_size": len(part)}
             binary += part
         else:
@@ -183,7 +179,7 @@ def write_response(service, request, outputs, answers):
 
 
 def _encode(values, kind):
-    if kind == "BYTES":
+    if kind is str:
         texts = [value.encode() for value in values]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    return b"".join(struct.pack(DTYPES[kind], value) for value in values)
+    return b"".join(struct.pack(FORMATS[kind], value) for value in values)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ernie_predictor import PredictorError, UsageError
 from ernie_predictor.tasks import task_of
+from ernie_predictor.tasks.base import Fields, Task
+
+from .fields import texts_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -16,19 +19,34 @@ class Route:
     """What the models of a task take and give over HTTP.
 
     Attributes:
-        task: "seq_cls", "token_cls" or "qa".
+        task: a class of the predictor's `TASKS`.
         name: of a model that was given none; it is asked at /models/<name>.
-        read_data: a function of the request's `data` that returns the items as the predictor takes them; raises
-            ApiError.
-        write_result: a function of (service, items, answers) that returns the `result`.
+        write_result: a function of (the model's task, items, answers) that returns the `result`.
+        result: for each of its fields what the field's list holds, as `ernie_predictor.tasks.base.Fields`.
         default_model: the folder where MODEL_PATH is not set.
+        tokens: whether a text may be a list of tokens, as PaddleNLP's client sends it.
+        ignored: further fields of `data` that published clients send.
     """
 
-    task: str
+    task: type[Task]
     name: str
-    read_data: Callable
     write_result: Callable
+    result: Fields
     default_model: str
+    tokens: bool = False
+    ignored: tuple[str, ...] = ()
+
+    def read_data(self, data):
+        """The items of a request's `data`, as the predictor takes them.
+
+        Raises:
+            ApiError: a field is missing or unknown, or holds something else than texts.
+        """
+        names = self.task.text_names()
+        firsts = texts_of(data, names[0], known=(*names, *self.ignored), tokens=self.tokens)
+        if not names[1:] or (data.get(names[1]) is None and not self.task.second_required):
+            return firsts
+        return list(zip(firsts, texts_of(data, names[1], like=firsts)))
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def _route_of(folder, routes):
             task = task_of(folder)
         except PredictorError:
             return routes[0]
-        return next((route for route in routes if route.task == task), routes[0])
+        return next((route for route in routes if route.task.name == task), routes[0])
     return routes[0]
 
 
@@ -92,6 +110,5 @@ def check_folder(model):
             "wrote, with --model_path DIR or MODEL_PATH=DIR"
         )
     task = task_of(model.folder)
-    if task != model.route.task:
-        servers = {"seq_cls": "server_seq_cls.py", "token_cls": "server_token_cls.py", "qa": "server_qa.py"}
-        raise PredictorError(f"--model_path {model.folder} holds a {task} model, which {servers[task]} serves")
+    if task != model.route.task.name:
+        raise PredictorError(f"--model_path {model.folder} holds a {task} model, which server_{task}.py serves")

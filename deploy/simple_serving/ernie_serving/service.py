@@ -58,7 +58,7 @@ class Service:
         threads = settings.threads
         self.task, self.model = open_folder(
             model.folder,
-            task_name=model.route.task,
+            task_name=model.route.task.name,
             backend=settings.backend,
             precision_mode=settings.precision_mode,
             num_threads=threads,
@@ -87,7 +87,6 @@ class Service:
         # Tokenizing and reading answers: on threads of their own, so that the event loop does neither.
         self.workers = concurrent.futures.ThreadPoolExecutor(max(2, threads), "ernie_service")
         self._n_best_size = self.task.params.get("n_best_size", 0)
-        self.numbers = {label: number for number, label in self.task.id2label.items()}
 
     def warm_up(self):
         """Runs a few lengths once, so that the first request does not wait for kernels to be made."""
@@ -196,7 +195,7 @@ class Service:
             "precision": self.model.precision_mode,
             "threads": self.threads,
             "max_seq_length": self.task.max_seq_length,
-            **({"text_pair": self.task.text_pair} if self.task.name == "seq_cls" else {}),  # null: not known
+            **{name: getattr(self.task, name) for name in self.task.facts},
         }
 
     async def answer(self, items, parameters=None):

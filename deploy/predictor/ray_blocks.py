@@ -19,25 +19,17 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-
-from .commandline import to_json
-from .errors import PredictorError, UsageError, one_line
-from .formats import encoding_hint, file_kind
-from .inputs import DELIMITERS, SPREADSHEETS, line_item
+from ernie_predictor.commandline import to_json
+from ernie_predictor.errors import PredictorError, UsageError, one_line
+from ernie_predictor.formats import encoding_hint, file_kind
+from ernie_predictor.inputs import DELIMITERS, SPREADSHEETS, line_item
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".snappy", ".zip")
 # A file under its final name is complete in these: an upload shows when it ends. Elsewhere it is written and renamed.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 PARALLEL = 16  # requests to a file system
 
-_SPAN = [("start", pa.int64()), ("end", pa.int64()), ("confidence", pa.float64())]
-_ANSWER = [("answer", pa.string()), *_SPAN]
-# The columns of answers, for each task.
-ANSWER_COLUMNS = {
-    "seq_cls": [("label", pa.string()), ("confidence", pa.float64())],
-    "token_cls": [("entities", pa.list_(pa.struct([("entity", pa.string()), ("label", pa.string()), *_SPAN])))],
-    "qa": [*_ANSWER, ("n_best", pa.list_(pa.struct(_ANSWER)))],
-}
+TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 class Block(NamedTuple):
@@ -410,8 +402,15 @@ def place_of(filesystem, block, index):
 
 def answer_fields(task, with_error, prefix):
     """The columns that predictions are written to: {column: (the answer's name for it, type)}."""
-    fields = ANSWER_COLUMNS[task.name] + ([("error", pa.string())] if with_error else [])
-    return {prefix + name: (name, type_) for name, type_ in fields}
+    fields = {**task.answer_columns, **({"error": str} if with_error else {})}
+    return {prefix + name: (name, _type(kind)) for name, kind in fields.items()}
+
+
+def _type(kind):
+    """Arrow's type for a kind of `Task.answer_columns`."""
+    if isinstance(kind, list):
+        return pa.list_(_type(kind[0]))
+    return pa.struct([(n, _type(k)) for n, k in kind.items()]) if isinstance(kind, dict) else TYPES[kind]
 
 
 def check_names(table, rows, fields):
