@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import itertools
 import os
 import shutil
@@ -91,18 +90,9 @@ def plan(strategy, width_mult_list=(0.75,), algo_list=("mse",), batch_size_list=
     return variants
 
 
-def numbered_anew(method):
-    """For a method that trains: the numbers that Paddle gives to parameters do not depend on what was made before.
-
-    By these names an optimizer's state is found again, also when the training resumes with fewer variants to make.
-    """
-
-    @functools.wraps(method)
-    def numbered(self, *args):
-        with paddle.utils.unique_name.guard(f"{method.__name__}."):
-            return method(self, *args)
-
-    return numbered
+# An optimizer's state is found by the names of parameters, which Paddle numbers throughout a process. A training
+# numbers them anew: when it is resumed, other variants may have been made before it.
+numbered_anew = paddle.utils.unique_name.guard
 
 
 class Compression:
@@ -276,7 +266,7 @@ class Compression:
         """Whether a variant is made of the weights of a width."""
         return variant.kind == "width" or (variant.kind == "qat" and self.variants[variant.base].kind == "width")
 
-    @numbered_anew
+    @numbered_anew("widths.")
     def train_widths(self):
         """Trains one network at all widths, starting from the fine-tuned model; the best of each is kept on disk."""
         arguments = self.arguments_of_training("dynabert", load_best_model_at_end=False)
@@ -308,7 +298,7 @@ class Compression:
 
     # Quantization-aware training
 
-    @numbered_anew
+    @numbered_anew("qat.")
     def train_quantized(self, variant):
         """The trainer of a model with fake quantization, after its training."""
         base = self.variants[variant.base]
