@@ -1,8 +1,8 @@
 """What today's releases break, mended in one place. Import this before Paddle: `import workarounds`.
 
 Each entry says what breaks, where it was reported, and what would end it, so that it can be deleted the day
-the release is mended. What depends on Paddle's major version (static export, ONNX conversion) stands here too:
-moving to Paddle 3 is a change of this file.
+the release is mended. What depends on Paddle's major version is in ernie/: static_model, onnx_graph, paddle_int8,
+and the Trainer's own methods that training overrides.
 """
 
 # Paddle 2.6's libpaddle.so exports zlib symbols of its own; a zlib that is loaded behind it crashes in

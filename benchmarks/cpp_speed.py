@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from ernie_predictor.commandline import percentiles
-from ernie_predictor.dev_sets import read_dev_set
+from ernie_predictor.data_files import read_dev_set
 from harness.servers import same_answer
 
 SOURCE = harness.ROOT / "deploy" / "predictor" / "cpp"

@@ -23,7 +23,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from ernie_predictor.dev_sets import read_dev_set
+from ernie_predictor.data_files import read_dev_set
 from ernie_predictor.tokenizer import TOKENIZERS, ErnieTokenizer
 from tokenizer_fuzz import ALL, make_vocab, random_texts
 from tqdm import tqdm

@@ -22,7 +22,7 @@ import statistics
 import tempfile
 from functools import partial
 
-from ernie_predictor.dev_sets import read_dev_set, score
+from ernie_predictor.data_files import read_dev_set, score
 from ernie_predictor.predictor import Predictor, open_folder
 
 LENGTH = 512  # tokens per window, as configs/default.yml trains

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 from ernie_predictor import Predictor, load_task
-from ernie_predictor.dev_sets import read_dev_set, score
+from ernie_predictor.data_files import read_dev_set, score
 from ernie_predictor.runtimes import ENGINE_NAMES, fastest_engine, installed_engines, open_onnx
 
 

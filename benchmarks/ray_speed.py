@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 from ernie_predictor import load_task
-from ernie_predictor.dev_sets import read_dev_set
+from ernie_predictor.data_files import read_dev_set
 from ernie_predictor.machine import processor_kind, usable_cores
 from harness import positive
 from tqdm import tqdm

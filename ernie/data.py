@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 
-from ernie_predictor.dev_sets import is_test_file, read_file, read_split
+from ernie_predictor.data_files import is_test_file, read_file, read_split
 from ernie_predictor.formats import check_characters, shown
 from paddlenlp.trainer import CompressionArguments
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from ernie_predictor import tasks
 from ernie_predictor.answers import entity_spans, find_words, split_tag, tags_of_spans
-from ernie_predictor.dev_sets import NO_AGREEMENT
+from ernie_predictor.data_files import NO_AGREEMENT
 from ernie_predictor.scores import without_punctuation
 from ernie_predictor.tasks import join_tokens
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from ernie.tasks import BASELINES, DATA_SETS  # isort: skip  makes the predictor's package importable
 
 from ernie_predictor.answers import marked_up
-from ernie_predictor.dev_sets import read_split
+from ernie_predictor.data_files import read_split
 
 INT8 = "width_mult_0.75/mse16_1"  # the folder that compression is shown with
 # What the labels of CLUE's files mean; where a label is not in here, it is a word already.

@@ -41,7 +41,7 @@ SCRIPT_OF = {name: row.task.script.removesuffix(".py") for name, row in DATA_SET
 # that do; the short ones are last, so that both end at the same time.
 LONGEST = ("test_compress",)
 LATER = ("test_documents", "test_train", "test_console")
-SHORT = ("test_arguments", "test_data", "test_dev_sets", "test_examples", "test_files", "test_formats", "test_labels",
+SHORT = ("test_arguments", "test_data", "test_data_files", "test_examples", "test_files", "test_formats", "test_labels",
          "test_metrics", "test_ner", "test_output", "test_make", "test_container", "test_help")  # fmt: skip
 
 

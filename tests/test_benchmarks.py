@@ -10,7 +10,7 @@ import types
 import pytest
 from conftest import ROOT, call, read
 from ernie_predictor import load_task
-from ernie_predictor.dev_sets import read_dev_set
+from ernie_predictor.data_files import read_dev_set
 from ernie_predictor.machine import has_vnni
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
-from ernie_predictor.dev_sets import read_file
+from ernie_predictor.data_files import read_file
 from ernie_predictor.tasks.seq_cls import mark_spans
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 

@@ -8,7 +8,7 @@ import types
 
 import pytest
 from conftest import SAMPLE_DATA
-from ernie_predictor.dev_sets import read_file
+from ernie_predictor.data_files import read_file
 from ernie_predictor.tasks import join_tokens
 
 from ernie import data

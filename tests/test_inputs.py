@@ -9,7 +9,7 @@ import types
 import pytest
 from conftest import ROOT, SAMPLE_DATA
 from ernie_predictor import PredictorError, UsageError, load_task
-from ernie_predictor.dev_sets import read_dev_set
+from ernie_predictor.data_files import read_dev_set
 from ernie_predictor.inputs import columns_of, line_item, read_items
 from ernie_predictor.tasks import TASKS, Pair, QuestionAnswering, SequenceClassification, TokenClassification
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from conftest import SAMPLE_DATA, SCRIPT_OF, arguments_for, call, read
-from ernie_predictor import dev_sets
+from ernie_predictor import data_files
 from test_serving import SERVERS, SERVING, Running, free_port
 
 from ernie.tasks import DATA_SETS
@@ -74,8 +74,8 @@ def test_scores_are_those_of_training(dataset, servers, exported, tmp_path):
     assert first == f"{dataset}: {metrics['num_examples']} texts in {requests} requests, 5 in flight"
     assert "texts/s" in speed and "requests/s" in speed
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-    _, gold = dev_sets.read_dev_set(task.name, SAMPLE_DATA, dataset)
-    assert dev_sets.score(task.name, answers, gold) == {name: metrics[name] for name in task.scores}
+    _, gold = data_files.read_dev_set(task.name, SAMPLE_DATA, dataset)
+    assert data_files.score(task.name, answers, gold) == {name: metrics[name] for name in task.scores}
     assert err == "" or (
         dataset == "ocnli" and err.endswith("2 rows left out, labelled '-' (the annotators did not agree)\n")
     )

@@ -27,7 +27,7 @@ import tritonclient.grpc as grpcclient
 import yaml
 from conftest import ROOT, SAMPLE_DATA, assert_same, read
 from ernie_predictor import ErniePredictor
-from ernie_predictor.dev_sets import read_dev_set, score
+from ernie_predictor.data_files import read_dev_set, score
 from ernie_predictor.files import file_hash
 from ernie_predictor.gpu_models import fuses_layer_norms
 from google.protobuf import text_format

@@ -8,12 +8,11 @@ Input is one text per line (pairs, and question and context, with a tab between 
 header; output is one JSON value per line. README.md describes both.
 """
 
-import argparse
 import contextlib
 import sys
 
 try:
-    from ernie_predictor.commandline import answer, new_parser, parse, run
+    from ernie_predictor.commandline import answer, new_parser, parse, run, whole_number
 except ImportError as e:
     sys.exit(f"infer_gpu.py: error: {e}; pip install -r requirements_gpu.txt")
 from ernie_predictor.gpu import BACKENDS, DEVICES, PRECISIONS
@@ -23,7 +22,7 @@ def main():
     parser = new_parser(__doc__)
     add = parser.add_argument_group("GPU").add_argument
     add("--device", choices=DEVICES, default="gpu", help="gpu (default): NVIDIA; xpu: Kunlun; npu: Ascend")
-    add("--device_id", metavar="N", type=number, default=0, help="which device, from 0")
+    add("--device_id", metavar="N", type=whole_number, default=0, help="which device, from 0")
     add("--backend", choices=("auto", *BACKENDS), default="auto", help="auto (default): the fastest one installed")
     add("--precision_mode", choices=("auto", *PRECISIONS), default="auto", help="auto (default): what the folder "
         "holds; fp16: FP32 in float16; int8: with TensorRT")  # fmt: skip
@@ -39,12 +38,6 @@ def main():
         device=args.device,
         device_id=args.device_id,
     )
-
-
-def number(text):
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "predictor"))
 
 from ernie_predictor import PredictorError
+from ernie_predictor.client import check_texts, score_dev_set
 from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
-from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
 

@@ -7,8 +7,8 @@ import os
 import sys
 from urllib.parse import urlsplit
 
+from ernie_predictor.client import check_texts, score_dev_set
 from ernie_predictor.commandline import HelpFormatter, open_output, positive, run, stop, whole_number
-from ernie_predictor.dev_set_client import check_texts, score_dev_set
 from ernie_predictor.tasks import TASKS
 
 from .client import Client

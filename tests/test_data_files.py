@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import PREDICTOR, ROOT, SAMPLE_DATA
-from ernie_predictor import PredictorError, dev_sets
+from ernie_predictor import PredictorError, data_files
 from ernie_predictor.answers import tags_of_spans
 from ernie_predictor.scores import entity_scores
 from ernie_predictor.tasks.token_cls import _has_no_piece
@@ -30,7 +30,7 @@ def tokenizer():
 @pytest.mark.parametrize("dataset", DATA_SETS)
 def test_right_answers_score_1_and_none_is_left_out(dataset):
     task = DATA_SETS[dataset].task
-    items, gold = dev_sets.read_dev_set(task.name, SAMPLE_DATA, dataset)
+    items, gold = data_files.read_dev_set(task.name, SAMPLE_DATA, dataset)
     examples = load_examples(task, DataArguments(dataset=dataset, data_dir=str(SAMPLE_DATA)), "dev")
     assert len(items) == len(gold) == len(examples) > 100
     if task.name == "seq_cls":
@@ -42,10 +42,10 @@ def test_right_answers_score_1_and_none_is_left_out(dataset):
             [{"label": kind, "start": a, "end": b, "entity": text[a:b]} for kind, a, b in entities]
             for text, entities in zip(items, gold)
         ]
-    assert dev_sets.score(task.name, answers, gold) == dict.fromkeys(task.scores, 1.0)
-    dev_sets.check_labels(task.name, gold, DATA_SETS[dataset].labels)
+    assert data_files.score(task.name, answers, gold) == dict.fromkeys(task.scores, 1.0)
+    data_files.check_labels(task.name, gold, DATA_SETS[dataset].labels)
     answers[0] = [] if task.name == "token_cls" else {"label": "?", "answer": "?"}
-    assert 0.9 < dev_sets.score(task.name, answers, gold)[task.score] < 1
+    assert 0.9 < data_files.score(task.name, answers, gold)[task.score] < 1
 
 
 # A word of several tokens, tokens that the tokenizer drops, splits or joins, and white space.
@@ -96,17 +96,17 @@ def test_labels_that_the_model_does_not_know(tmp_path):
         ("seq_cls", "tnews", ["0", "1"], "does not know; it knows 0, 1"),
         ("token_cls", "msra_ner", ["O", "B-PER", "I-PER"], "does not know; it knows PER"),
     ):
-        _, gold = dev_sets.read_dev_set(task_name, SAMPLE_DATA, dataset)
+        _, gold = data_files.read_dev_set(task_name, SAMPLE_DATA, dataset)
         with pytest.raises(PredictorError, match=says):
-            dev_sets.check_labels(task_name, gold, labels)
+            data_files.check_labels(task_name, gold, labels)
     with pytest.raises(PredictorError, match="holds afqmc"):
-        dev_sets.read_dev_set("qa", SAMPLE_DATA, "cmrc")
+        data_files.read_dev_set("qa", SAMPLE_DATA, "cmrc")
 
 
 def test_a_client_needs_no_runtime_no_tokenizer_and_no_paddle(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(PREDICTOR)!r})\n"
-        "from ernie_predictor.dev_sets import read_dev_set, score\n"
+        "from ernie_predictor.data_files import read_dev_set, score\n"
         f"items, gold = read_dev_set('qa', {str(SAMPLE_DATA)!r}, 'cmrc2018')\n"
         "score('qa', [{'answer': texts[0]} for texts in gold], gold)\n"
         "assert not {'paddle', 'paddlenlp', 'ernie', 'onnxruntime', 'openvino', 'tokenizers'} & {*sys.modules}"

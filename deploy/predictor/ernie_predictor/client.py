@@ -10,7 +10,7 @@ import time
 
 from tqdm import tqdm
 
-from .dev_sets import check_labels, read_dev_set, score
+from .data_files import check_labels, read_dev_set, score
 from .errors import PredictorError
 from .tasks import TASKS
 
