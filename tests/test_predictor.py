@@ -471,7 +471,7 @@ def test_what_the_model_was_fine_tuned_on_is_in_its_folder(exported):
         folder, _, _ = exported(dataset)
         for path in (folder, folder.parent):
             params = read(path / "config.json")["task_specific_params"]
-            assert params == {"text-classification": {"text_pair": text_pair}}
+            assert params == {"text-classification": {"task": "seq_cls", "text_pair": text_pair}}
         assert load_task(folder).text_pair is text_pair
 
 

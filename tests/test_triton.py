@@ -956,7 +956,7 @@ def test_a_networks_config_fits_its_onnx_file(dataset, repository, exported):
 def test_every_shipped_config(tmp_path, exported):
     """As shipped, but for what prepare_models.py adds at the end: valid, batched, with a queue that refuses."""
     shipped = sorted(path.parent for path in (TRITON / "models").glob("*/config.pbtxt"))
-    assert [path.name for path in shipped] == ["ernie_qa", "ernie_seqcls", "ernie_tokencls", "network"]
+    assert [path.name for path in shipped] == ["network", "text"]
     for folder in shipped:
         config = config_of(folder)
         assert config.max_batch_size == 64 and config.HasField("dynamic_batching")
@@ -964,13 +964,24 @@ def test_every_shipped_config(tmp_path, exported):
             policy = config.dynamic_batching.default_queue_policy
             assert policy.max_queue_size and policy.default_timeout_microseconds
             assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
-    for dataset, name in (("tnews", "ernie_seqcls"), ("msra_ner", "ernie_tokencls"), ("cmrc2018", "ernie_qa")):
+    confidence, truncated = ("confidence", "FP32"), ("truncated", "BOOL")
+    for dataset, name, inputs, outputs in (
+        ("tnews", "ernie_seqcls", ["TEXT", "TEXT_PAIR"],
+         [("label", "INT64"), ("label_name", "STRING"), confidence, truncated]),
+        ("msra_ner", "ernie_tokencls", ["TEXT"], [("entities", "STRING"), ("OUTPUT", "STRING")]),
+        ("cmrc2018", "ernie_qa", ["QUESTION", "CONTEXT"],
+         [("answer", "STRING"), ("start", "INT64"), ("end", "INT64"), confidence, ("n_best", "STRING"), truncated]),
+    ):  # fmt: skip
         assert prepare("--model_path", exported(dataset)[0], "--output", tmp_path, "--instances", 2) == 0
-        made, source = tmp_path / name, TRITON / "models" / name
-        text = (made / "config.pbtxt").read_text(encoding="utf-8")
-        assert text.startswith((source / "config.pbtxt").read_text(encoding="utf-8"))
-        assert (made / "1" / "model.py").read_bytes() == (source / "1" / "model.py").read_bytes()
-        assert config_of(made).instance_group[0].count == 2
+        made, shipped = tmp_path / name, (TRITON / "models" / "text" / "config.pbtxt").read_text(encoding="utf-8")
+        assert (made / "config.pbtxt").read_text(encoding="utf-8").startswith(shipped)
+        assert (made / "1" / "model.py").read_bytes() == (TRITON / "text_model.py").read_bytes()
+        config = config_of(made)
+        assert config.instance_group[0].count == 2
+        assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [(name, [1]) for name in inputs]
+        assert [tensor.name for tensor in config.input if tensor.optional] == inputs[1:] * (name == "ernie_seqcls")
+        types = [(tensor.name, model_config_pb2.DataType.Name(tensor.data_type)) for tensor in config.output]
+        assert types == [(name, f"TYPE_{kind}") for name, kind in outputs]
 
 
 @pytest.mark.skipif(not fuses_layer_norms(), reason="ONNX Runtime is older than 1.20")
