@@ -15,6 +15,7 @@ from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 
 from ernie.errors import nearest
 from ernie.plan import ALGORITHMS, STRATEGIES
+from ernie.tasks import TASKS
 
 
 @dataclass
@@ -52,7 +53,7 @@ class CompressionArguments(PaddleCompressionArguments):
 
 
 INHERITED = object()  # the default of the dataclass
-RUN, COMPRESS, WINDOWS, QA = "run_*", "compress_*", "*_token_cls *_qa", "*_qa"
+RUN, COMPRESS = "run_*", "compress_*"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ class Row:
         return self.check(value)
 
 
+def reading(name, help):
+    """The row of one of `Task.defaults`: how a task cuts long texts and chooses answers."""
+    tasks = [task for task in TASKS.values() if name in task.defaults]
+    return Row(name, help, " ".join(f"*_{task.name}" for task in tasks), least=1)
+
+
 def seed_problem(value):
     return None if value < 2**32 else "must be below 2**32"
 
@@ -105,10 +112,10 @@ TABLE = {
         Row("export_model_dir", "for DIR/<dataset>/export (default: --output_dir)", RUN),
         Row("config", "hyperparameters in YAML; the command line wins", metavar="FILE"),
         Row("max_seq_length", "tokens per {part} (default: the model's own, or 128)", least=8),
-        Row("doc_stride", "tokens from window to window", WINDOWS, least=1),
-        Row("max_query_length", "longer questions are truncated", QA, least=1),
-        Row("n_best_size", "answers per question", QA, least=1),
-        Row("max_answer_length", "at most N tokens per answer", QA, least=1),
+        reading("doc_stride", "tokens from window to window"),
+        reading("max_query_length", "longer questions are truncated"),
+        reading("n_best_size", "answers per question"),
+        reading("max_answer_length", "at most N tokens per answer"),
     ),
     "Steps": (
         Row("do_train", "fine-tune on the train split", RUN),

@@ -33,7 +33,6 @@ class TrainingTask:
 
     script: ClassVar[str]
     compress_script: ClassVar[str]
-    max_seq_length_is: ClassVar[str] = "tokens per window"  # for --help
     id_type: ClassVar[type] = int  # of the numbers that examples without ids get
     label_names: ClassVar[tuple[str, ...]] = ("labels",)  # keys of a feature that are labels
     labels_of: ClassVar[Callable] = staticmethod(lambda examples: [])  # training examples -> labels, in their order
@@ -76,7 +75,6 @@ def _unknown_label(example, label, labels):
 
 class SequenceClassification(TrainingTask, tasks.SequenceClassification):
     script, compress_script = "run_seq_cls.py", "compress_seq_cls.py"
-    max_seq_length_is = "tokens per text; more are truncated"
     labels_of = staticmethod(lambda examples: sorted({e["label"] for e in examples}))
 
     @classmethod
