@@ -78,10 +78,15 @@ def content_hashes(model, tokenizer, train, dev):
     }
 
 
+# Of config.json: where the model comes from, who wrote it, what PaddleNLP adds with the first loss, and the vocabulary,
+# which counts by itself.
+NOT_OF_WEIGHTS = {"_name_or_path", "architectures", "paddlenlp_version", "problem_type", "vocab_crc32"}
+
+
 def weights_hash(model):
     """Hash of a model's weights and config.json, without a new head, of which another device draws other weights."""
     config = model.config.to_dict()
-    parts = [{name: config[name] for name in config.keys() - {"_name_or_path", "architectures", "paddlenlp_version"}}]
+    parts = [{name: config[name] for name in config.keys() - NOT_OF_WEIGHTS}]
     new_weights = getattr(model, "new_weights", ())
     for name, tensor in sorted(model.state_dict().items()):
         parts += [name] if name in new_weights else [name, tensor.numpy()]

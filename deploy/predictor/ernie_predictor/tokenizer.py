@@ -297,7 +297,7 @@ def load_vocab(vocab_file):
 def vocab_crc32(vocab):
     """A checksum of a vocabulary's words in the order of their ids, as config.json has it: a model makes no sense of
     another vocabulary of the same size."""
-    words = "".join(f"{word}\n" for word in sorted(vocab, key=vocab.get))
+    words = "\n".join(sorted(vocab, key=vocab.get)) + "\n"
     return f"{zlib.crc32(words.encode()):08x}"
 
 
