@@ -56,7 +56,7 @@ ONLY_FOR = {
     "seed": ("width", "qat", "ptq"),
     "width_mult_list": ("width",),  # trained together
     "input_dtype": ("export",),
-    **dict.fromkeys(("weight_quantize_type", "activation_quantize_type", "onnx_format"), ("qat", "ptq")),
+    **dict.fromkeys(("weight_quantize_type", "activation_quantize_type"), ("qat", "ptq")),
     **dict.fromkeys(("use_pact", "moving_rate"), ("qat",)),
     **dict.fromkeys(("round_type", "bias_correction"), ("ptq",)),
 }

@@ -21,7 +21,7 @@ NO_EFFECT = frozenset(
     (
         # what else is done, where files are, and how they are written and read
         *("do_train", "do_eval", "do_predict", "do_export", "do_compress", "overwrite_output_dir"),
-        *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir", "input_infer_model_path"),
+        *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
         *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
         *("unified_checkpoint", "unified_checkpoint_config"),
         # what is said

@@ -733,7 +733,7 @@ def what_other_commands_made_counts_and_stays(arguments, folder, caplog):
 MADE_AGAIN = {
     "--moving_rate=0.5": "qat",
     "--round_type=adaround": "ptq",
-    "--onnx_format=false": "ptq qat",
+    "--weight_quantize_type=abs_max": "ptq qat",
     "--learning_rate=0.5": "width qat",
     "--seed=7": "width ptq qat",
     "--max_seq_length=64": "export",
@@ -769,7 +769,7 @@ def compression_of(tiny_fine_tuned, monkeypatch):
     def get(folder, *more):
         with monkeypatch.context() as patch:
             made = []
-            patch.setattr(Compression, "compress", lambda self, baseline: made.append(self))
+            patch.setattr(Compression, "compress", lambda self: made.append(self))
             call("compress_seq_cls", *arguments_for("tnews", tiny_fine_tuned("tnews"), folder, *more, **FEW))
         return made[0]
 
