@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from .errors import ApiError, bad_request, timed_out, too_large
 
 LARGE = 65_536  # bytes of a body that is read, and of an answer that is written, off the event loop
-ARRIVING = 4  # so many bodies of the largest size may arrive at the same time
+ARRIVING = 2  # so many bodies of the largest size may arrive at the same time
 
 
 class Bodies:
