@@ -289,6 +289,18 @@ def test_the_hash_of_a_large_file_is_kept_until_it_changes(tmp_path, monkeypatch
     assert known_hash(model, tmp_path / "model.onnx" / "no folder") == known_hash(model, cache)
 
 
+def test_two_files_of_one_inode_and_time_have_each_their_hash(tmp_path, monkeypatch):
+    """As models in two images of disks that were made by one command, with one cache."""
+    monkeypatch.setattr(derived_models, "LARGE", 0)
+    stat = {"size": 1, "device": 7, "inode": 12, "mtime_ns": 10**18, "ctime_ns": 10**18}
+    monkeypatch.setattr(derived_models, "stat_of", lambda path: stat)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").write_text(name)
+    hashes = [known_hash(tmp_path / name / "model.onnx", tmp_path / "cache") for name in ("first", "second")]
+    assert hashes == [derived_models.file_hash(tmp_path / name / "model.onnx") for name in ("first", "second")]
+
+
 @pytest.fixture(scope="module")
 def damaged(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged") / "model"

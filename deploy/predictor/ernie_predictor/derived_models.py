@@ -9,6 +9,7 @@ import glob
 import hashlib
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -131,11 +132,13 @@ def derived_folder(onnx_file, kind, cache_dir):
 def known_hash(path, cache):
     """The hash of a file's content. That of a large file is kept in the cache, for as long as `stat_of` the file is the
     same: reading 300 MB takes 0.2 s.
+
+    Machine and path count as well: in images of disks, files of several models can have one inode and one time.
     """
     before = stat_of(path)
     if before["size"] < LARGE:
         return file_hash(path)
-    record = _entry(cache, "hash", str(before))
+    record = _entry(cache, "hash", f"{socket.gethostname()} {os.path.realpath(path)} {before}")
     with contextlib.suppress(OSError, ValueError), open(record, encoding="utf-8") as f:
         value = f.read()
         if len(value) == 16 and value.isalnum():  # the machine may have lost its power before all was on the disk

@@ -165,7 +165,8 @@ def started(pid):
 def stat_of(path):
     """What tells a file from what it was before. No program can set the time of the inode (ctime)."""
     stat = os.stat(path)
-    return {"size": stat.st_size, "inode": stat.st_ino, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    times = {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    return {"size": stat.st_size, "device": stat.st_dev, "inode": stat.st_ino, **times}
 
 
 def file_hash(path):
