@@ -260,6 +260,9 @@ def test_a_folder_says_how_it_is_quantized(exported, quantized, tmp_path):
     shutil.copy(quantized / "model.onnx", tmp_path / "none" / "model.onnx")
     shutil.copy(exported("tnews")[0] / "config.json", tmp_path / "none")
     assert quantized_form(tmp_path / "none" / "model.onnx") == "static" and pairs_fit(quantized / "model.onnx")
+    shutil.copy(exported("tnews")[0] / "model.onnx", tmp_path / "static" / "model.onnx")
+    shutil.copy(quantized / "config.json", tmp_path / "static")
+    assert quantized_form(tmp_path / "static" / "model.onnx") is None
     assert not pairs_fit(exported("tnews")[0] / "model.onnx")
 
 

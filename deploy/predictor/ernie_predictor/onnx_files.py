@@ -18,10 +18,7 @@ PAIRS_FIT = ("int8_pairs_of_products", "fit 16 bits")
 
 def quantized_form(onnx_file):
     """How an ONNX file is quantized: "static" (with scales of its own), "dynamic" (scales while it runs), or None."""
-    said = _said(onnx_file)
-    if said in ("static", "dynamic"):
-        return said
-    # Even where config.json says "none" or "embeddings": another file may have taken the place of the exported one.
+    # Whatever config.json says: another file may have taken the place of the one that was written with it.
     if not _in_nodes(onnx_file, b"QuantizeLinear"):  # which both types hold: a file of floats is searched once
         return None
     kinds = {"static": "QuantizeLinear", "dynamic": "DynamicQuantizeLinear"}
