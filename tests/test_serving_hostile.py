@@ -409,6 +409,14 @@ def test_windows_that_overlap_count_as_often_as_they_read(small):
         assert service.parts(task, [("谁", "球")]) == [([("谁", "球")], 2)]
     task, _, _ = small.host.services["seq_cls"].task_with({"max_seq_len": 16})
     assert small.host.services["seq_cls"].parts(task, [LONG]) == [([LONG], len(LONG))]
+    service = small.host.services["token_cls"]
+    for length, stride in ((66, 128), (66, 32), (66, 8)):
+        task, _, _ = service.task_with({"max_seq_len": length})
+        task.params = {"doc_stride": stride}
+        features, _ = task.tokenize([task.check(LONG * 10)])
+        (_, tokens), *_ = service.parts(task, [LONG * 10])
+        # Windows of entities begin half a window apart, or less; the last ones are shorter.
+        assert 0.9 * tokens <= sum(len(ids) for ids, _ in features) <= 1.1 * tokens
 
 
 def test_a_field_that_is_there_twice_is_found_in_one_pass():

@@ -129,7 +129,7 @@ class Service:
         So a request needs memory for two parts, whatever it has, and large requests take turns. A character is taken
         for a token, which is in as many windows of a long text as overlap.
         """
-        overlap = max(1, -(-task.max_seq_length // task.params.get("doc_stride", task.max_seq_length)))
+        overlap = task.overlap()
         tokens = LOOKAHEAD * self.settings.max_batch_tokens
         texts = LOOKAHEAD * self.settings.max_batch_size
         parts, part, size = [], [], 0

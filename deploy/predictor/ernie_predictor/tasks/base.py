@@ -106,6 +106,10 @@ class Task:
         """(what is truncated: "text" or "question", at how many tokens)."""
         return "text", self.max_seq_length
 
+    def overlap(self) -> int:
+        """In how many windows a token of a long text is, at most."""
+        return 1
+
     def truncation_summary(self) -> str | None:
         """How many texts were truncated so far, in a sentence; None where none was."""
         what, limit = self.limit()

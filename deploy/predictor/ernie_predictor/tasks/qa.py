@@ -46,6 +46,9 @@ class QuestionAnswering(Task):
         longest = self.tokenizer.longest_query(self.max_seq_length, self.params["max_query_length"])
         return "question", longest
 
+    def overlap(self):
+        return max(1, -(-self.max_seq_length // self.params["doc_stride"]))
+
     def _check_text(self, name, text):
         if name == "question" and text == "":
             return  # CMRC2018 itself has an empty question

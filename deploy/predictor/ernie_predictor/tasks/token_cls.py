@@ -47,12 +47,20 @@ class TokenClassification(Task):
         super().__init__(tokenizer, max_seq_length, id2label, params)
         check_tags(self.id2label.values())
 
+    def _room_and_step(self):
+        """Wordpieces per window, and from the beginning of one to that of the next."""
+        room = self.max_seq_length - 2
+        # Half a window at most, so that each piece has a quarter of a window on both sides.
+        return room, min(self.params["doc_stride"], max(room // 2, 1))
+
+    def overlap(self):
+        room, step = self._room_and_step()
+        return -(-room // step)
+
     def tokenize(self, pairs):
         """As `Task.tokenize`; a note is (offsets of the text's wordpieces, windows), and a window, for each of the
         text's features, is (the text's piece at position 1, first and end of the pieces whose tags are read there)."""
-        room = self.max_seq_length - 2
-        # Half a window at most, so that each piece has a quarter of a window on both sides.
-        step = min(self.params["doc_stride"], max(room // 2, 1))
+        room, step = self._room_and_step()
         features, notes = [], []
         for encoding in self.tokenizer.encode([text for text, _ in pairs]):
             length = len(encoding.ids)
