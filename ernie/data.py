@@ -1,7 +1,6 @@
 """Data: finds the files of a data set, on the hub or in a local folder, reads them, and finds its labels."""
 
 import os
-import re
 import unicodedata
 
 from ernie_predictor.data_files import is_test_file, read_file, read_split
@@ -41,8 +40,8 @@ def load_examples(task, data_args, split):
         split: "train", "dev" or "test".
 
     Returns:
-        A list of examples: dicts with "id" (in a test split, unique), "where" (file and line), and what the task's
-        `read_file` says.
+        A list of examples: dicts with "id" (in a test split, unique), "where" (file and line), "file", and what the
+        task's `read_file` says.
 
     Raises:
         UserError: a file is missing or empty, or a row is broken; names file and line.
@@ -55,12 +54,12 @@ def load_examples(task, data_args, split):
         if split == "dev" and is_test_file(path) and data_args.dataset not in DATA_SETS:
             logger.warning(f"there is no dev.{task.suffixes[0]}: models are scored, and the best is chosen, on {path}")
     set_ids(examples, task, check=split == "test")
-    return examples
+    return [{**example, "file": path} for example in examples]
 
 
 def source_file(examples):
     """The file that examples were read from."""
-    return re.match(r"(.*?)(?: line \d+$| data\[|$)", examples[0]["where"], re.DOTALL)[1]
+    return examples[0]["file"]
 
 
 def fetch_split(dataset, split):

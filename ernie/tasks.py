@@ -17,7 +17,6 @@ from typing import ClassVar
 
 from ernie_predictor import tasks
 from ernie_predictor.answers import entity_spans, find_words, split_tag, tags_of_spans
-from ernie_predictor.data_files import NO_AGREEMENT
 from ernie_predictor.scores import without_punctuation
 from ernie_predictor.tasks import join_tokens
 
@@ -280,11 +279,6 @@ class DataSet:
     leaderboard: str = None
     hub: str = "clue"  # PaddleNLP's data set builder
     hub_splits: dict = field(default_factory=dict)  # the builder's name for a split, where it is another
-
-    @property
-    def no_agreement(self):
-        """The label of rows on which the annotators did not agree: left out."""
-        return NO_AGREEMENT.get(self.name)
 
 
 TNEWS_LABELS = "100 101 102 103 104 106 107 108 109 110 112 113 114 115 116"

@@ -1,11 +1,12 @@
 """CLUE's formats to examples and features: what is read, left out, marked, aligned and cut."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE_DATA
-from ernie_predictor.data_files import read_file
+from ernie_predictor.data_files import NO_AGREEMENT, read_file
 from ernie_predictor.tasks.seq_cls import mark_spans
 from ernie_predictor.tokenizer import ErnieTokenizer, load_vocab
 
@@ -52,8 +53,18 @@ def test_every_split_is_read_whole(dataset, folder, request):
             expected = (root / dataset / name).read_bytes().count(b"\n")
         else:
             rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-            expected = sum(split == "test" or row["label"] != DATA_SETS[dataset].no_agreement for row in rows)
+            expected = sum(split == "test" or row["label"] != NO_AGREEMENT.get(dataset) for row in rows)
         assert len(examples) == expected
+
+
+@pytest.mark.parametrize("dataset", ["tnews", "msra_ner", "cmrc2018"])
+def test_a_folder_may_be_called_as_a_place_in_a_file(dataset, tmp_path):
+    """By its place, an example's file was cut off at the folder's name."""
+    folder = shutil.copytree(SAMPLE_DATA, tmp_path / "my data[1] line 2")
+    task = DATA_SETS[dataset].task
+    suffix = task.suffixes[0]
+    examples = data.load_examples(task, arguments(dataset, folder), "train")
+    assert data.source_file(examples) == str(folder / dataset / f"train.{suffix}")
 
 
 def test_lines_end_at_newlines_alone(tmp_path):
