@@ -8,18 +8,13 @@ import shutil
 from ernie import console
 from ernie.console import logger
 from ernie.errors import UserError
-from ernie.identity import DEV_DATA, TRAINING_DATA, VOCABULARY, differences
+from ernie.identity import CODE, DEV_DATA, TRAINING_DATA, VOCABULARY, differences
 from ernie.processes import gather, wait_for_all
 
 MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written before all others, and after
 TRAINER_STATE = "trainer_state.json"
-# What resuming needs; the second name is that of --unified_checkpoint.
-PARTS = (
-    ("model_state.pdparams", "model.safetensors.index.json"),
-    ("optimizer.pdopt", "optimizer.safetensors.index.json"),
-    ("scheduler.pdparams",),
-    (TRAINER_STATE,),
-)
+WEIGHTS_FILE = "model_state.pdparams"
+PARTS = (WEIGHTS_FILE, "optimizer.pdopt", "scheduler.pdparams", TRAINER_STATE)  # what resuming needs
 LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
@@ -50,7 +45,7 @@ def find_checkpoint(args, identity):
     if complete and not _is_of(complete[-1], identity):
         complete = []
     if complete:
-        check_parts(args, complete[-1])
+        check_parts(complete[-1])
     wait_for_all()  # every process has looked before one removes
     if args.should_save:
         for path in ours:
@@ -111,7 +106,7 @@ def wanted_checkpoint(args):
         path = found[-1]
     if not os.path.isdir(path):
         raise UserError(f"{flag}: no such folder; expected a checkpoint, or True for the last one of --output_dir")
-    check_parts(args, path)
+    check_parts(path)
     return path
 
 
@@ -119,6 +114,8 @@ def _checked_checkpoint(checkpoint, identity):
     """A checkpoint that the user named: other options are the user's will, other data are not."""
     if os.path.exists(os.path.join(checkpoint, COMPLETE)):
         differ = differences(_read(checkpoint)[0], identity)
+        if CODE in differ:
+            logger.warning(f"{checkpoint} is of another release: whether its data are these can't be told")
         changed = [name for name in (TRAINING_DATA, VOCABULARY) if name in differ]
         if changed:
             raise UserError(f"{checkpoint} can't be resumed: since then {' and '.join(changed)} changed")
@@ -126,24 +123,24 @@ def _checked_checkpoint(checkpoint, identity):
     return checkpoint
 
 
-def check_parts(args, path):
+def check_parts(path):
     """Raises UserError if a checkpoint lacks a file from which it is resumed."""
-    parts = [names if args.unified_checkpoint else names[:1] for names in PARTS]
-    parts += [(COMPLETE,)] if is_ours(path) else []
-    missing = [names[0] for names in parts if not any(os.path.exists(os.path.join(path, name)) for name in names)]
+    missing = _missing(path, (*PARTS, COMPLETE) if is_ours(path) else PARTS)
     if missing:
-        unified = os.path.exists(os.path.join(path, PARTS[0][1])) and not args.unified_checkpoint
-        hint = "it was written with --unified_checkpoint: add that" if unified else f"it lacks {', '.join(missing)}"
-        raise UserError(f"{path} is no complete checkpoint that can be resumed: {hint}")
+        raise UserError(f"{path} is no complete checkpoint that can be resumed: it lacks {', '.join(missing)}")
 
 
 def check_best(checkpoint):
     """Raises UserError where the best checkpoint is gone: the last one is not the best."""
-    if not any(os.path.exists(os.path.join(checkpoint, name)) for name in PARTS[0]):
+    if _missing(checkpoint, [WEIGHTS_FILE]):
         raise UserError(
             f"{checkpoint}, the best checkpoint of this training, is missing or has no weights: bring it back, or add "
             "--overwrite_output_dir to train again"
         )
+
+
+def _missing(folder, names):
+    return [name for name in names if not os.path.exists(os.path.join(folder, name))]
 
 
 def checkpoints_in(folder):

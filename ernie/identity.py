@@ -20,17 +20,13 @@ VERSION = 4  # of the code: another number makes everything again
 NO_EFFECT = frozenset(
     (
         # what else is done, where files are, and how they are written and read
-        *("do_train", "do_eval", "do_predict", "do_export", "do_compress", "overwrite_output_dir"),
+        *("do_train", "do_eval", "do_predict", "do_export", "overwrite_output_dir", "resume_from_checkpoint"),
         *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
-        *("resume_from_checkpoint", "ignore_data_skip", "save_total_limit", "save_on_each_node"),
-        *("unified_checkpoint", "unified_checkpoint_config"),
+        *("save_total_limit", "save_on_each_node"),
         # what is said
-        *("log_on_each_node", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "run_name"),
-        *("verbose", "disable_tqdm", "report_to", "skip_memory_metrics", "skip_profile_timer"),
+        *("logging_dir", "logging_strategy", "logging_steps", "run_name", "verbose", "disable_tqdm", "report_to"),
         # how the same is computed
-        *("device", "no_cuda", "local_rank", "per_device_eval_batch_size", "eval_accumulation_steps"),
-        *("dataloader_num_workers", "use_fast_tokenizer", "remove_unused_columns", "label_names"),
-        "lazy_data_processing",
+        *("device", "local_rank", "per_device_eval_batch_size", "dataloader_num_workers", "use_fast_tokenizer"),
         # which variants a compression makes, each with options of its own, and which of them it takes for the best
         *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
     )

@@ -417,6 +417,11 @@ def test_resume_from_checkpoint_true_takes_the_last(tmp_path, tiny_model, caplog
     with pytest.raises(SystemExit) as stopped:
         resume(tiny_model, tmp_path, "--max_steps", 5, "--data_dir", own_data)
     assert stopped.value.code == 1 and "since then the training data changed" in capsys.readouterr().err
+    # Of another release, which wrote down something else, it can't be told.
+    complete = tmp_path / "afqmc/checkpoint-5/complete.json"
+    write_json(complete, {**read(complete), CODE: 0})
+    resume(tiny_model, tmp_path, "--max_steps", 5, "--data_dir", own_data)
+    assert "checkpoint-5 is of another release: whether its data are these can't be told" in caplog.text
     # A folder: what is trained from it outlives the checkpoints of later steps, not the other way round.
     resume(tiny_model, tmp_path, "--max_steps", 4, "--save_total_limit", 1, checkpoint=tmp_path / "afqmc/checkpoint-3")
     assert checkpoints(tmp_path) == {"checkpoint-4"}
