@@ -219,6 +219,7 @@ def marked_up(text, entities):
 
 
 CANDIDATES = 20  # answers that a confidence is a share of, however few of them are returned
+MOST_SPANS = 20_000  # that are kept while windows are read
 
 
 def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50):
@@ -247,17 +248,27 @@ def read_answers(windows, context, offsets, n_best_size=20, max_answer_length=50
     )
     if not found:
         return [{"answer": "", "start": 0, "end": 0, "confidence": 1.0}]
-    # Equal scores: the earlier, shorter span, so that the order never depends on the windows.
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    answers, texts = [], set()
-    for (start, end), score in ranked:
+    best = _best(found, context, count)
+    confidences = softmax(np.array([*best.values()])).tolist()
+    return [
+        {"answer": context[start:end], "start": start, "end": end, "confidence": confidence}
+        for (start, end), confidence in zip(best, confidences)
+    ][:n_best_size]
+
+
+def _best(found, context, count):
+    """The first `count` of {(start, end): score}, best first, no text twice.
+
+    Equal scores: the earlier, shorter span, so that the order never depends on the windows.
+    """
+    best, texts = {}, set()
+    for (start, end), score in sorted(found.items(), key=lambda item: (-item[1], item[0])):
         if context[start:end] not in texts:
             texts.add(context[start:end])
-            answers.append({"answer": context[start:end], "start": start, "end": end, "confidence": score})
-        if len(answers) == count:
+            best[start, end] = score
+        if len(best) == count:
             break
-    confidences = softmax(np.array([a["confidence"] for a in answers]))
-    return [{**a, "confidence": float(c)} for a, c in zip(answers, confidences)][:n_best_size]
+    return best
 
 
 def _spans(windows, context, offsets, count, max_answer_length):
@@ -274,6 +285,8 @@ def _spans(windows, context, offsets, count, max_answer_length):
         for score, begin, last in zip(scores.tolist(), starts[rows] + first, ends[columns] + first):
             span = (offsets[begin][0], stops[last])
             found[span] = max(score, found.get(span, score))
+        if len(found) > MOST_SPANS:  # a context of hundreds of windows
+            found = _best(found, context, max(count, MOST_SPANS // 2))
     return found
 
 

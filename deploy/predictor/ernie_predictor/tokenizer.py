@@ -44,6 +44,9 @@ _SIMPLE = re.compile(
 _IDEOGRAPHS = re.compile(
     "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
+# A longer text is tokenized in pieces: `tokenizers` takes 700 bytes for each character of what it has at once.
+PIECE = 8192
+_WORD_BEGINS = re.compile("[ \u4e00-\u9fa5]")
 _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 
 
@@ -338,8 +341,28 @@ def _bert_tokenizer(vocab, do_lower_case):
 
 
 def _encode(tokenizer, texts, offsets):
-    run = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-    return [Encoding(e.ids, e.offsets if offsets else None) for e in run(texts, add_special_tokens=False)]
+    encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    run = functools.partial(encode, add_special_tokens=False)
+    if max(map(len, texts), default=0) <= PIECE:
+        return [Encoding(e.ids, e.offsets if offsets else None) for e in run(texts)]
+    encodings = []
+    for text in texts:
+        ids, places = [], []
+        for begin, piece in _pieces(text):
+            (found,) = run([piece])
+            ids += found.ids
+            places += [(begin + start, begin + end) for start, end in found.offsets] if offsets else []
+        encodings.append(Encoding(ids, places if offsets else None))
+    return encodings
+
+
+def _pieces(text):
+    """(where it begins, piece) of a text, cut where a word ends."""
+    begin = 0
+    while end := _WORD_BEGINS.search(text, begin + PIECE):
+        yield begin, text[begin : end.start()]
+        begin = end.start()
+    yield begin, text[begin:]
 
 
 class _Threads:

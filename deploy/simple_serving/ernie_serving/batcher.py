@@ -156,8 +156,8 @@ class Batcher:
     def admit(self, texts, tokens):
         """A `Place` for a request, which ends with `leave`.
 
-        A request of any size fits an empty queue. A small one has to wait only for the first batches of others, so
-        what large ones have beyond does not keep it out.
+        A request of any size fits an empty queue. One of a few batches has to wait only for the first batches of
+        others, so what large ones have beyond does not keep it out.
 
         Raises:
             QueueFull: so many tokens do not fit in now.
@@ -166,7 +166,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed("the server is stopping")
-            waiting = self.queued_tokens - (self._later_tokens if tokens <= self.max_batch_tokens else 0)
+            small = tokens <= self.lookahead * self.max_batch_tokens
+            waiting = self.queued_tokens - (self._later_tokens if small else 0)
             if self.queued_texts and waiting + tokens > self.max_queue_tokens:
                 raise QueueFull(
                     f"the queue is full: {waiting:,} of {self.max_queue_tokens:,} tokens wait, the request has "

@@ -1,7 +1,6 @@
 """One model behind a queue: items and parameters in, answers out. Knows no HTTP."""
 
 import asyncio
-import collections
 import concurrent.futures
 import copy
 import time
@@ -126,8 +125,8 @@ class Service:
     def parts(self, task, items):
         """[(items, estimated tokens)]: what is tokenized and queued at once, as much as the queue takes at once.
 
-        So a request needs memory for two parts, whatever it has, and large requests take turns. A character is taken
-        for a token, which is in as many windows of a long text as overlap.
+        So large requests take turns, and none needs memory for more than a part. A character is taken for a token, which
+        is in as many windows of a long text as overlap.
         """
         overlap = task.overlap()
         tokens = LOOKAHEAD * self.settings.max_batch_tokens
@@ -234,28 +233,18 @@ class Service:
         return answers
 
     async def _answer_parts(self, task, parts, place, batch_size, deadline):
-        """The `Answers` of a request's parts, of which two at most are tokenized, queued or computed at a time."""
+        """The `Answers` of a request's parts, one after another: a request needs memory for one of them."""
         all_of = None
-        waiting, running = collections.deque(parts), collections.deque()
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2:
-                    own = copy.copy(task)  # it counts what it truncates, in another thread
-                    one = self._answer_part(own, *waiting.popleft(), place, batch_size, deadline)
-                    running.append(asyncio.ensure_future(one))
-                found = await running.popleft()
-                if all_of is None:
-                    all_of = found
-                else:
-                    all_of.answers += found.answers
-                    all_of.tokens += found.tokens
-                    all_of.truncated += found.truncated
-                    all_of.tokenize_seconds += found.tokenize_seconds
-                    all_of.model_seconds += found.model_seconds
-        finally:
-            for one in running:
-                one.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        for items, size in parts:
+            found = await self._answer_part(task, items, size, place, batch_size, deadline)
+            if all_of is None:
+                all_of = found
+            else:
+                all_of.answers += found.answers
+                all_of.tokens += found.tokens
+                all_of.tokenize_seconds += found.tokenize_seconds
+                all_of.model_seconds += found.model_seconds
+        all_of.truncated = task.truncated
         return all_of
 
     async def _answer_part(self, task, items, size, place, batch_size, deadline):
