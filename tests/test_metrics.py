@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from ernie_predictor import answers as answers_module
 from ernie_predictor.answers import read_answers, read_class, read_entities, softmax
 from ernie_predictor.scores import cmrc_scores, cmrc_units
 
@@ -132,6 +133,17 @@ def test_answers_are_the_best_spans_of_all_windows():
             assert (answer["start"], answer["end"]) == span
             assert answer["answer"] == context[span[0] : span[1]]
         assert sum(a["confidence"] for a in answers) == pytest.approx(1)
+
+
+def test_answers_of_a_context_with_hundreds_of_windows(monkeypatch):
+    """What is dropped on the way changes no answer; many spans have equal texts and scores."""
+    generator = np.random.default_rng(2)
+    context = "".join(generator.choice([*"北京上海"], 900))
+    offsets = [(i, i + 1) for i in range(900)]
+    windows = [(*generator.normal(size=[2, 40]).round(1), first) for first in range(0, 860, 4)]
+    expected = read_answers(windows, context, offsets, n_best_size=50)
+    monkeypatch.setattr(answers_module, "MOST_SPANS", 200)
+    assert read_answers(windows, context, offsets, n_best_size=50) == expected
 
 
 def test_answers_where_no_pair_of_the_best_fits():

@@ -213,16 +213,16 @@ def test_a_large_request_gives_way_to_small_ones_and_gets_on(model):
 
 
 def test_what_is_not_yet_tokenized_counts(model):
-    """As waiting; what a large request has beyond a batch keeps only large ones out."""
-    batcher = Batcher(model, pad, max_batch_tokens=100, max_queue_tokens=1000)
+    """As waiting; what a large one has beyond a batch keeps only large ones out, of more batches than `lookahead`."""
+    batcher = Batcher(model, pad, max_batch_tokens=100, max_queue_tokens=1000, lookahead=2)
     hold(batcher, model)
     large = batcher.admit(60, 950)
     assert (batcher.queued_texts, batcher.queued_tokens) == (60, 950)
     with pytest.raises(QueueFull):
-        batcher.admit(1, 101)
-    small = batcher.admit(1, 100)
+        batcher.admit(1, 201)
+    small = batcher.admit(1, 200)
     job = batcher.submit([feature(20)] * 20, place=large, texts=40, tokens=600)
-    assert batcher.queued_texts == 60 - 40 + 20 + 1 and batcher.queued_tokens == 950 - 600 + 400 + 100
+    assert batcher.queued_texts == 60 - 40 + 20 + 1 and batcher.queued_tokens == 950 - 600 + 400 + 200
     batcher.leave(large)
     batcher.leave(small)
     model.gate.set()

@@ -13,6 +13,7 @@ from conftest import REAL_DATA, ROOT, SAMPLE_DATA
 from ernie_predictor.tokenizer import (
     _SIMPLE,
     EXTRA_SYMBOLS,
+    PIECE,
     ErnieTokenizer,
     TokenizerError,
     longest_first,
@@ -153,6 +154,15 @@ def test_random_texts_of_all_planes_give_the_references_ids_and_exact_offsets():
     results = fuzz(texts, names)
     assert len(results) == 2 * len(names)
     assert all(count == 0 for counts in results.values() for count in counts.values()), results
+
+
+def test_texts_that_are_tokenized_in_pieces(backend):
+    """Of three lengths around the pieces' own: simple texts, any texts, and one word without an end."""
+    short = ["在2018年，Hello world", "  北京\n", "4℃ İstanbul é", "a" * 60, "\u3000\u200b字"]
+    for text in (*short[:2], "".join(short)):
+        for length in (PIECE - 1, PIECE + 1, 3 * PIECE + 7):
+            check_texts([(text * length)[:length]], VOCAB, backend)
+    check_texts(["x" * (2 * PIECE) + "北京"], VOCAB, backend)
 
 
 def test_characters_longer_in_lower_case_kill_nothing(backend):

@@ -125,8 +125,8 @@ class Service:
     def parts(self, task, items):
         """[(items, estimated tokens)]: what is tokenized and queued at once, as much as the queue takes at once.
 
-        So large requests take turns, and none needs memory for more than a part. A character is taken for a token, which
-        is in as many windows of a long text as overlap.
+        So large requests take turns, and none needs memory for more than a part. A character is taken for a token,
+        which is in as many windows of a long text as overlap.
         """
         overlap = task.overlap()
         tokens = LOOKAHEAD * self.settings.max_batch_tokens
