@@ -36,7 +36,7 @@ PEERS_READY := $(PEERS_VENV)/ready-$(call stamp,$(PEERS_LIST))
 BENCH ?= compression_speed predictor_speed tokenizer_fuzz serving_load
 QUICK := benchmarks/results/quick
 
-.PHONY: help quickstart test bench triton ray peers lint format lock clean
+.PHONY: help quickstart test bench accuracy triton ray peers lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ bench: $(DEV_READY) ## Run the short benchmarks, some minutes; BENCH='predictor_
 	  mv $(QUICK)/$$name.part $(QUICK)/$$name.md; \
 	done
 	@echo "What they printed is in $(QUICK)/*.md. It shows that they work; for figures, run them without these flags."
+
+accuracy: $(DEV_READY) ## Measure what compression costs: benchmarks/clue.py; ARGS='--data_dir DIR --quick'
+	$(PY) benchmarks/clue.py $(ARGS)
 
 triton: $(TRITON_READY) ## Make the environment in which Triton runs without a container
 

@@ -17,6 +17,7 @@ import numpy as np
 from ernie_predictor import Predictor, load_task
 from ernie_predictor.data_files import read_dev_set, score
 from ernie_predictor.runtimes import ENGINE_NAMES, fastest_engine, installed_engines, open_onnx
+from ernie_predictor.side_by_side import same_prediction
 
 
 def onnxruntime_alone(path, threads, optimized=True):
@@ -78,21 +79,12 @@ def main():
     rows = []
     for name in models:
         errors = [np.sqrt(np.mean((logits[name] - logits[a]) ** 2) / np.mean(logits[a] ** 2)) for a in (fp32, exact)]
-        others = [sum(map(differ, answers[name], answers[a])) for a in (fp32, exact)]
+        others = [sum(not same for same in map(same_prediction, answers[name], answers[a])) for a in (fp32, exact)]
         speed, found_score = len(items) / statistics.median(times[name]), score(task.name, answers[name], gold)
         cells = [name, f"{speed:.0f}", f"{100 * list(found_score.values())[-1]:.2f}"]
         rows.append([*cells, *(f"{100 * error:.1f}%" for error in errors), *others])
     header = ["", "items/s", "dev score", "logits' error to FP32, RMS", "to exactly", "other answers than FP32"]
     print(harness.markdown([*header, "than exactly"], rows))
-
-
-def differ(answer, other):
-    """Whether two answers differ in more than their confidence."""
-    if isinstance(answer, list):
-        return [(e["label"], e["start"], e["end"]) for e in answer] != [
-            (e["label"], e["start"], e["end"]) for e in other
-        ]
-    return any(answer[key] != other[key] for key in ("label", "answer") if key in answer)
 
 
 if __name__ == "__main__":

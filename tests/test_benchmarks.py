@@ -7,6 +7,7 @@ import statistics
 import sys
 import types
 
+import numpy as np
 import pytest
 from conftest import ROOT, call, read
 from ernie_predictor import load_task
@@ -197,3 +198,26 @@ def test_long_contexts_keep_their_answers():
     for (question, context), (same_question, before), answers in zip(long, items, gold):
         assert question == same_question and len(context) > len(before) + 300
         assert all(answer in context for answer in answers)
+
+
+def test_paired_intervals():
+    """The exact interval against its definition, and the bootstrap's, of F1, against the exact one where they meet."""
+    from harness import paired
+    from scipy.stats import binom
+
+    generator = np.random.default_rng(0)
+    theirs = (generator.random(400) < 0.6).astype(float)[:, None]
+    ours = np.where(generator.random(400) < 0.1, 1 - theirs[:, 0], theirs[:, 0])[:, None]
+    found = paired.compare(ours, theirs)
+    better, worse = int((ours > theirs).sum()), int((ours < theirs).sum())
+    assert (found["better"], found["worse"]) == (better, worse) and better + worse > 20
+    assert found["change"] == pytest.approx(100 * (better - worse) / 400)
+    low, high = ((found[end] * 4 / (better + worse) + 1) / 2 for end in ("low", "high"))
+    assert binom.sf(better - 1, better + worse, low) == pytest.approx(0.025, abs=1e-6)
+    assert binom.cdf(better, better + worse, high) == pytest.approx(0.025, abs=1e-6)
+    # One entity in each sentence, always one found: F1 is the accuracy.
+    as_entities = [np.stack([counts[:, 0], np.ones(400), np.ones(400)], axis=1) for counts in (ours, theirs)]
+    drawn = paired.compare(*as_entities)
+    assert drawn["change"] == pytest.approx(found["change"]) and (drawn["better"], drawn["worse"]) == (better, worse)
+    assert [drawn["low"], drawn["high"]] == pytest.approx([found["low"], found["high"]], abs=1)
+    assert paired.compare(theirs, theirs) == {"change": 0, "low": 0, "high": 0, "better": 0, "worse": 0}

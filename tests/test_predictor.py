@@ -16,9 +16,21 @@ import venv
 import numpy as np
 import onnx
 import pytest
-from conftest import PREDICTOR, ROOT, SCRIPT_OF, answer_of, arguments_for, assert_same, call, inputs_of, read
+from conftest import (
+    PREDICTOR,
+    ROOT,
+    SAMPLE_DATA,
+    SCRIPT_OF,
+    answer_of,
+    arguments_for,
+    assert_same,
+    call,
+    inputs_of,
+    read,
+)
 from ernie_predictor import ErniePredictor, PredictorError, cpu
 from ernie_predictor.cpu import installed_backends
+from ernie_predictor.data_files import read_dev_set
 from ernie_predictor.machine import has_bf16
 from ernie_predictor.onnx_files import pairs_fit, quantized_form
 from ernie_predictor.tasks import load_task
@@ -520,6 +532,33 @@ def test_examples_and_benchmark(dataset, exported):
     few = "\n".join(["北京"] * 99).encode()
     if dataset != "cmrc2018":
         fails(infer("--model_path", folder, "--benchmark", "--input", "-", text=few), 1, "holds 99 texts; 100 or more")
+
+
+def test_benchmark_of_a_dev_file(exported, quantized):
+    """A row for each engine and precision; the score is that of the answers."""
+    folder, _, _ = exported("tnews")
+    dev = SAMPLE_DATA / "tnews" / "dev.json"
+    items, gold = read_dev_set("seq_cls", SAMPLE_DATA, "tnews")
+    for path, precisions in ((folder, {"fp32", "int8", *(["bf16"] if has_bf16() else [])}), (quantized, {"int8"})):
+        title, head, *rows, last = infer("--model_path", path, "--benchmark", dev).stdout.decode().splitlines()
+        assert title.startswith("210 texts of ") and last == "score: accuracy" and head.split("  ")[0] == "engine"
+        cells = [row.split() for row in rows]
+        assert {row[1] for row in cells} == precisions and {"openvino", "onnxruntime"} <= {row[0] for row in cells}
+        for engine, precision, size, speed, latency, score, same in cells:
+            assert float(speed) > 0 and float(latency) > 0
+            predictor = ErniePredictor(path, backend=engine, precision_mode=precision)
+            answers = predictor.predict(items)
+            assert float(score) == pytest.approx(
+                100 * predictor.task.score_answers(answers, gold)["accuracy"], abs=0.006
+            )
+            if engine != "paddle":
+                assert float(size) == pytest.approx(os.path.getsize(predictor.model.path) / 2**20, abs=0.06)
+            assert (same == "100.0%") or precision != "fp32"
+    fails(
+        infer("--model_path", folder, "--benchmark", SAMPLE_DATA / "afqmc" / "dev.json"),
+        1,
+        "label '1', which the model does not know",
+    )
 
 
 def test_the_precision_is_the_folders(exported, quantized):

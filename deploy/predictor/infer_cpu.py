@@ -16,6 +16,7 @@ try:
 except ImportError as e:
     sys.exit(f"infer_cpu.py: error: {e}; pip install -r requirements_cpu.txt")
 from ernie_predictor.cpu import BACKENDS, PRECISIONS
+from ernie_predictor.side_by_side import side_by_side
 
 
 def main():
@@ -34,6 +35,11 @@ def main():
         help="some hundred typical texts, to quantize an FP32 model to INT8",
     )
     args = parse(parser)
+    if isinstance(args.benchmark, str):
+        names = ("task_name", "num_threads", "batch_size", "max_seq_length", "cache_dir", "tokenizer", "doc_stride")
+        options = {name: getattr(args, name) for name in names}
+        side_by_side(args.model_path, args.benchmark, args.backend, args.precision_mode, **options)
+        return
     with open_input("--calibration", args.calibration) as texts:
 
         def calibration(task):

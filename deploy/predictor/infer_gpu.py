@@ -27,6 +27,8 @@ def main():
     add("--precision_mode", choices=("auto", *PRECISIONS), default="auto", help="auto (default): what the folder "
         "holds; fp16: FP32 in float16; int8: with TensorRT")  # fmt: skip
     args = parse(parser)
+    if isinstance(args.benchmark, str):
+        parser.error("--benchmark FILE compares engines of the CPU: name the texts with --input")
     with contextlib.suppress(ImportError):
         import onnxruntime
 
