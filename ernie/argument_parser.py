@@ -40,6 +40,7 @@ class ArgumentParser(PdArgumentParser):
             usage="%(prog)s --model_name_or_path MODEL --dataset NAME "
             + ("--output_dir DIR --do_train [...]" if "do_train" in self.rows else "[...]"),
         )
+        self.dataclass_types = dataclass_types  # of `parse_dict`
         self.set_defaults(**{row.name: row.default for row in self.rows.values() if row.default is not INHERITED})
         self.set_defaults(**defaults)
         self.defaults = {name: self.get_default(name) for name in self.rows}

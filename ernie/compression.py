@@ -24,12 +24,12 @@ from ernie.export import write_model_folder
 from ernie.features import Collator
 from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, new_folder, say_quantization
 from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
-from ernie.metrics import METRICS, dev_metrics, read_metrics, write_metrics
 from ernie.plan import width_name
 from ernie.processes import alone, check_shared, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, best_folder, best_model, importance, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
 from ernie.report import pick_best, write_report
+from ernie.results import METRICS, dev_metrics, read_metrics, write_metrics
 
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
 

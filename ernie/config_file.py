@@ -59,14 +59,13 @@ def read_blocks(path):
     sections = ("DefaultArgs", *HEADS)
     if not isinstance(config, dict):
         raise UsageError(f"--config {path}: expected the blocks {', '.join(sections)}")
-    for name, block in config.items():
-        if name not in sections:
-            raise UsageError(f"--config {path}: unknown block {name!r}{nearest(name, sections)}")
-        if not isinstance(block or {}, dict):
-            expected = "`argument: value` lines" if name == "DefaultArgs" else "a block for each data set"
-            raise UsageError(f"--config {path}, {name}: expected {expected}, got {block!r:.60}")
-    blocks = {"DefaultArgs": config.get("DefaultArgs") or {}}
-    blocks |= {f"{head}: {name}": block or {} for head in HEADS for name, block in (config.get(head) or {}).items()}
+    blocks = {"DefaultArgs": config.pop("DefaultArgs", None) or {}}
+    for head, of_head in config.items():
+        if head not in HEADS:
+            raise UsageError(f"--config {path}: unknown block {head!r}{nearest(head, sections)}")
+        if not isinstance(of_head or {}, dict):
+            raise UsageError(f"--config {path}, {head}: expected a block for each data set, got {of_head!r:.60}")
+        blocks |= {f"{head}: {name}": block or {} for name, block in (of_head or {}).items()}
     for where, block in blocks.items():
         if not isinstance(block, dict):
             raise UsageError(f"--config {path}, {where}: expected `argument: value` lines, got {block!r:.60}")

@@ -10,9 +10,9 @@ from ernie_predictor.runtimes import open_onnx
 from ernie import console
 from ernie.errors import UserError
 from ernie.files import new_folder, say_quantization
-from ernie.metrics import write_metrics
 from ernie.models import on_cpu
 from ernie.onnx_graph import write_onnx
+from ernie.results import write_metrics
 from ernie.static_model import save_static_model
 
 TOLERANCE = 1e-4  # between the logits of the ONNX model and Paddle's, both in float32 on the CPU

@@ -9,7 +9,7 @@ from ernie_predictor.tasks import TASKS
 
 from ernie.data import source_file
 from ernie.files import content_hash, file_hash
-from ernie.settings import values_of
+from ernie.results import values_of
 
 # What is not an argument, as messages name it.
 CODE, TRAINING_DATA, DEV_DATA = "the project's training code", "the training data", "the dev data"

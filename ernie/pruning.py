@@ -16,8 +16,8 @@ from paddlenlp.trainer import Trainer
 
 from ernie import console
 from ernie.files import new_folder
-from ernie.metrics import read_metrics, write_metrics
 from ernie.plan import width_name
+from ernie.results import read_metrics, write_metrics
 from ernie.training import ErnieTrainer
 
 # The weight of the hidden states' squared error beside the logits' cross entropy (PaddleNLP's lambda_distill).

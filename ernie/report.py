@@ -11,7 +11,7 @@ from ernie_predictor.runtimes import ENGINE_NAMES, engine_versions, fastest_engi
 from ernie import console
 from ernie.console import logger
 from ernie.files import new_folder, write_json, write_text
-from ernie.metrics import read_metrics, write_metrics
+from ernie.results import read_metrics, write_metrics
 from ernie.tasks import BASELINES
 
 ROUNDS = 7  # turns per model; fewer where texts are long and models large

@@ -30,9 +30,8 @@ from ernie.errors import UsageError, UserError
 from ernie.features import Collator
 from ernie.files import disk_full_named, work_folder, write_json
 from ernie.identity import content_hashes, identity
-from ernie.metrics import METRICS, dev_metrics
 from ernie.processes import alone, check_shared, wait_for_all
-from ernie.settings import write_settings
+from ernie.results import METRICS, dev_metrics, write_settings
 from ernie.tasks import BASELINES, IGNORED
 
 
