@@ -163,7 +163,7 @@ TABLE = {
         Row("save_on_each_node"),
         Row("overwrite_output_dir", "drop the checkpoints, start again"),
         Row("resume_from_checkpoint", "resume from DIR (default: the last one)", RUN, metavar="DIR"),
-        # None: `complete_training` settles what nobody says.
+        # None: `settle` says what nobody does.
         Row("save_strategy", "", RUN, choices=WHEN, default=None, instead_of="ignore_save_lr_and_optim"),
         Row("evaluation_strategy", "", RUN, choices=WHEN, default=None),
         Row("eval_steps", "", RUN, least=1, instead_of="max_evaluate_steps minimum_eval_times"),

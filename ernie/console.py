@@ -29,7 +29,12 @@ def row(word, text):
     logger.info(f"{word:<{WIDTH - 1}} {text}")
 
 
-class Formatter(logging.Formatter):
+class Handler(logging.Handler):
+    """Writes above the bars that are on the screen, to what is standard error at that moment."""
+
+    def emit(self, record):
+        tqdm.write(self.format(record), file=sys.stderr)
+
     def format(self, record):
         text = record.getMessage().strip("\n").replace("\n", "\n" + BLANK)
         if record.levelno >= logging.WARNING:
@@ -38,28 +43,12 @@ class Formatter(logging.Formatter):
         return text if record.name == logger.name else f"{record.name:<{WIDTH - 1}} {text}"
 
 
-class Handler(logging.Handler):
-    """Writes above the bars that are on the screen, to what is standard error at that moment."""
-
-    def emit(self, record):
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-def take_over():
-    """One handler for three loggers: the project's, PaddleNLP's and the predictor's, whose package reads the data."""
-    handler = Handler()
-    handler.setFormatter(Formatter())
-    first = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
-    for each, level in (
-        (logger, logging.INFO if first else logging.WARNING),
-        (logging.getLogger("ernie_predictor"), logging.WARNING),
-        (paddlenlp_logger.logger, logging.WARNING),
-    ):
-        each.handlers, each.propagate = [handler], False
-        each.setLevel(level)
-
-
-take_over()
+# Of three loggers: the project's, PaddleNLP's and the predictor's, whose package reads the data.
+for each in (logger, logging.getLogger("ernie_predictor"), paddlenlp_logger.logger):
+    each.handlers, each.propagate = [Handler()], False
+    each.setLevel(logging.WARNING)
+if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+    logger.setLevel(logging.INFO)
 
 
 def show_paddlenlp(verbose):
@@ -114,15 +103,13 @@ class TrainingRows(TrainerCallback):
             self.pending["loss"] = logs["loss"]
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        if self.evaluation_bar is None:
-            total = len(eval_dataloader)
-            self.evaluation_bar = progress(desc="evaluating", total=total, disable=args.disable_tqdm or None)
-            self.batches_left = total
-        self.evaluation_bar.update()
-        self.batches_left -= 1
-        if not self.batches_left:  # PaddleNLP tells of the end of an evaluation, not of a prediction
-            self.evaluation_bar.close()
-            self.evaluation_bar = None
+        bar = self.evaluation_bar
+        if bar is None or bar.n == bar.total:
+            bar = progress(desc="evaluating", total=len(eval_dataloader), disable=args.disable_tqdm or None)
+            self.evaluation_bar = bar
+        bar.update()
+        if bar.n == bar.total:  # PaddleNLP tells of the end of an evaluation, not of a prediction
+            bar.close()
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         if self.training_bar is not None:

@@ -132,11 +132,8 @@ def _warn_of_twins(labels):
     for label in labels:
         visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
         alike.setdefault(visible.casefold(), []).append(label)
-    twins = [" and ".join(map(ascii_of, group)) for group in alike.values() if len(group) > 1]
+    # What can't be seen is escaped.
+    shown_as = {label: repr(label) if label.isascii() else f"{label!r} ({label!a})" for label in labels}
+    twins = [" and ".join(shown_as[label] for label in group) for group in alike.values() if len(group) > 1]
     if twins:
         logger.warning(f"labels that look alike are different classes: {'; '.join(twins[:5])}")
-
-
-def ascii_of(label):
-    """A label in quotes; what can't be seen is escaped."""
-    return repr(label) if label.isascii() else f"{label!r} ({label!a})"

@@ -10,36 +10,31 @@ from ernie.tasks import IGNORED
 
 
 class DevSet:
-    """The dev set in batches, and what a model scores on it.
+    """The dev set in batches, and what a model computes for it.
 
     Args:
         split: a `Split`, with labels.
     """
 
     def __init__(self, split, collator, batch_size):
-        self.split, self.features, self.collator = split, split.sorted_features, collator
+        self.features, self.collator = split.sorted_features, collator
         self.batches, labels = [], []
         for begin in range(0, len(self.features), batch_size):
             batch = collator(self.features[begin : begin + batch_size])
             labels.append([batch.pop(name) for name in split.task.label_names])
             self.batches.append(batch)
-        self.labels = [concatenate(arrays) for arrays in zip(*labels)]
+        self.labels = concatenate(labels)
 
     def onnx_logits(self, onnx_file, engine):
-        """Each output's logits over the whole dev set."""
+        """A tuple of each output's logits over the whole dev set."""
         model = open_onnx(onnx_file, engine, usable_cores())
-        outputs = [model(batch) for batch in console.progress(self.batches, desc="dev set")]
-        return [concatenate(arrays) for arrays in zip(*outputs)]
+        return concatenate(model(batch) for batch in console.progress(self.batches, desc="dev set"))
 
     def paddle_logits(self, prefix, input_dtype):
         """The same of a static Paddle model, `prefix`.pdmodel."""
         batches = ({name: array.astype(input_dtype) for name, array in batch.items()} for batch in self.batches)
         outputs = run_static_model(prefix, batches)
-        outputs = console.progress(outputs, desc="dev set, Paddle", total=len(self.batches))
-        return [concatenate(arrays) for arrays in zip(*outputs)]
-
-    def scores(self, logits):
-        return self.split.scores(tuple(logits))
+        return concatenate(console.progress(outputs, desc="dev set, Paddle", total=len(self.batches)))
 
     def agreement(self, logits, others):
         """The share of predictions that two models have in common: classes, tags, or answers' ends."""
@@ -57,11 +52,11 @@ class DevSet:
         return {name: batch[name] for name in self.batches[0]}, [len(f["input_ids"]) for f in chosen]
 
 
-def concatenate(arrays):
-    """Stacks batches of different lengths, padded with `IGNORED`."""
-    arrays = list(arrays)
-    if arrays[0].ndim == 1:
-        return np.concatenate(arrays)
-    longest = max(a.shape[1] for a in arrays)
-    pads = [[(0, 0), (0, longest - a.shape[1])] + [(0, 0)] * (a.ndim - 2) for a in arrays]
-    return np.concatenate([np.pad(a, pad, constant_values=IGNORED) for a, pad in zip(arrays, pads)])
+def concatenate(batches):
+    """An array for each of a batch's arrays, over all batches; different lengths are padded with `IGNORED`."""
+    joined = []
+    for arrays in zip(*batches):
+        shape = np.max([a.shape[1:] for a in arrays], axis=0)
+        pads = ([(0, 0), *((0, most - size) for most, size in zip(shape, a.shape[1:]))] for a in arrays)
+        joined.append(np.concatenate([np.pad(a, pad, constant_values=IGNORED) for a, pad in zip(arrays, pads)]))
+    return tuple(joined)

@@ -17,29 +17,25 @@ VOCABULARY, WEIGHTS, BASE = "the vocabulary", "the model's weights", "the model 
 VERSION = 4  # of the code: another number makes everything again
 
 # Arguments that change no result.
-NO_EFFECT = frozenset(
-    (
-        # what else is done, where files are, and how they are written and read
-        *("do_train", "do_eval", "do_predict", "do_export", "overwrite_output_dir", "resume_from_checkpoint"),
-        *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
-        *("save_total_limit", "save_on_each_node"),
-        # what is said
-        *("logging_dir", "logging_strategy", "logging_steps", "run_name", "verbose", "disable_tqdm", "report_to"),
-        # how the same is computed
-        *("device", "local_rank", "per_device_eval_batch_size", "dataloader_num_workers", "use_fast_tokenizer"),
-        # which variants a compression makes, each with options of its own, and which of them it takes for the best
-        *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
-    )
-)
+NO_EFFECT = {
+    # what else is done, where files are, and how they are written and read
+    *("do_train", "do_eval", "do_predict", "do_export", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
+    *("save_total_limit", "save_on_each_node"),
+    # what is said
+    *("logging_dir", "logging_strategy", "logging_steps", "run_name", "verbose", "disable_tqdm", "report_to"),
+    # how the same is computed
+    *("device", "local_rank", "per_device_eval_batch_size", "dataloader_num_workers", "use_fast_tokenizer"),
+    # which variants a compression makes, each with options of its own, and which of them it takes for the best
+    *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
+}
 # These decide only which checkpoint is the best: they count where the dev data decide it.
-CHOOSING = frozenset(
-    (
-        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    )
-)
+CHOOSING = {
+    *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+}
 # How long texts are cut and answers are chosen: they count for the tasks that do so.
-OF_READING = frozenset(name for task in TASKS.values() for name in task.defaults)
+OF_READING = {name for task in TASKS.values() for name in task.defaults}
 
 
 def identity(arguments, task, contents, without=()):

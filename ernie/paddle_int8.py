@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+from unittest.mock import patch
 
 import numpy as np
 import paddle
@@ -95,24 +96,20 @@ def post_training_quantization(source, target, batches, algo, args, rounding=Non
         def apply(self, graph):
             return graph
 
-    class Batches(paddle.io.IterableDataset):
-        def __iter__(self):
-            return iter(batches)
-
     fixed = {
         "tqdm": _no_bar,
         "AddQuantDequantForInferencePass": NoObservers,
         "QuantWeightPass": functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction),
     }
+    _quieten("paddle.static")
     with (
         static_mode() as executor,
-        _replaced(paddle_ptq, **fixed),
-        _replaced(quantization_pass, tqdm=_no_bar),
-        _quiet_loggers("paddle.static"),
+        patch.multiple(paddle_ptq, **fixed),
+        patch.object(quantization_pass, "tqdm", _no_bar),
     ):
         calibration = MatMulCalibration(
             executor=executor,
-            data_loader=paddle.io.DataLoader(Batches(), batch_size=None),
+            data_loader=paddle.io.DataLoader(batches, batch_size=None),
             model_dir=os.path.dirname(source),
             model_filename=os.path.basename(source) + ".pdmodel",
             params_filename=os.path.basename(source) + ".pdiparams",
@@ -174,7 +171,8 @@ def save_qat_model(quantizer, model, target, input_dtype="int64"):
     for layer in model.sublayers():
         if isinstance(layer, QuantizedLinear):
             layer._act_preprocess = layer._weight_preprocess = None
-    with _quiet_loggers("paddle.static"), _replaced(quantization_pass, tqdm=_no_bar):
+    _quieten("paddle.static")
+    with patch.object(quantization_pass, "tqdm", _no_bar):
         quantizer.imperative_qat.save_quantized_model(model, target, input_spec=input_spec(input_dtype))
     with contextlib.suppress(FileNotFoundError):
         os.remove(f"{target}.pdiparams.info")
@@ -187,7 +185,8 @@ def quantize_embeddings(source, target):
     """
     from paddleslim.quant import quant_embedding
 
-    with static_mode() as executor, _quiet_loggers("paddleslim"):
+    _quieten("paddleslim")
+    with static_mode() as executor:
         program, inputs, outputs = paddle.static.load_inference_model(source, executor)
         config = {"quantize_op_types": ["lookup_table_v2"], "lookup_table_v2": {"quantize_type": "abs_max"}}
         names = [output.name for output in outputs]
@@ -236,27 +235,8 @@ def _matmuls(program):
     return [op for op in program.global_block().ops if op.type in ("matmul", "matmul_v2")]
 
 
-@contextlib.contextmanager
-def _replaced(module, **attributes):
-    saved = {name: getattr(module, name) for name in attributes}
-    try:
-        for name, value in attributes.items():
-            setattr(module, name, value)
-        yield
-    finally:
-        for name, value in saved.items():
-            setattr(module, name, value)
-
-
-@contextlib.contextmanager
-def _quiet_loggers(name):
+def _quieten(package):
     """Only errors from a package's loggers, each of which has a level of its own."""
-    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith(name)]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(package):
+            logging.getLogger(name).setLevel(logging.ERROR)

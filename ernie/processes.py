@@ -18,6 +18,7 @@ from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.files import write_json
 
+IN_USE = ".in_use."  # how the marks of folders begin
 LIMIT = 3600  # seconds that the first process waits for the others: one may download or tokenize for long
 TELL = 60  # seconds after which it says so
 _rounds = itertools.count()
@@ -93,11 +94,13 @@ def check_shared(args):
 
 
 def alone(method):
-    """For a method of a trainer that trains or compresses: refuses where another command does so in --output_dir."""
+    """For a method that trains or compresses: refuses where another command does so in --output_dir, or where several
+    nodes can't (`check_shared`)."""
 
     @functools.wraps(method)
     def in_its_folder(self, *args, **kwargs):
         with alone_in(self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
+            check_shared(self.args)
             return method(self, *args, **kwargs)
 
     return in_its_folder
@@ -126,9 +129,6 @@ def alone_in(folder):
     finally:
         with contextlib.suppress(OSError):
             os.remove(mine)
-
-
-IN_USE = ".in_use."
 
 
 def _check_other(folder, path):

@@ -9,6 +9,7 @@ from ernie_predictor.int8 import quantize_onnx
 
 from ernie import paddle_int8
 from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.files import copy_config_and_tokenizer
 from ernie.training import ErnieTrainer
 
 
@@ -72,7 +73,7 @@ def adaptive_rounding(weight, scale, inputs):
 
 
 def write_calibrated(source, folder, batches, algo, args):
-    """Post-training quantization of a model folder: int8.pdmodel, and model.onnx with the same scales.
+    """Post-training quantization: a model folder with int8.pdmodel, and model.onnx with the same scales.
 
     Args:
         source: the folder of an FP32 variant.
@@ -85,6 +86,15 @@ def write_calibrated(source, folder, batches, algo, args):
     paddle_int8.post_training_quantization(model, target, batches, algo, args, rounding)
     scales = paddle_int8.read_matmul_scales(target)
     quantize_onnx(model + ".onnx", os.path.join(folder, "model.onnx"), scales)
+    copy_config_and_tokenizer(source, folder, "static")
+
+
+def write_with_int8_tables(source, folder):
+    """The model folder of a variant, with embedding tables in INT8, too."""
+    static = os.path.exists(os.path.join(source, "int8.pdmodel"))
+    paddle_int8.quantize_embeddings(os.path.join(source, "int8" if static else "model"), os.path.join(folder, "int8"))
+    quantize_onnx(*(os.path.join(path, "model.onnx") for path in (source, folder)), None, quantize_tables=True)
+    copy_config_and_tokenizer(source, folder, "static" if static else "embeddings")
 
 
 class QuantizationAwareTrainer(ErnieTrainer):
@@ -99,7 +109,7 @@ class QuantizationAwareTrainer(ErnieTrainer):
         super().__init__(task, model, args, *more)
 
     def write_int8(self, folder):
-        """int8.pdmodel with the trained scales, and model.onnx with the same.
+        """A model folder with int8.pdmodel, with the trained scales, and model.onnx with the same.
 
         Training learns no scales for attention's products of two activations; these are calibrated.
         """
@@ -108,18 +118,12 @@ class QuantizationAwareTrainer(ErnieTrainer):
         self.float_model.set_state_dict({name: state[name] for name in self.float_model.state_dict()})
         with tempfile.TemporaryDirectory() as part:
             write_model_folder(self.task, self.float_model, self.tokenizer, part, args.input_dtype)
-            batches = calibration_batches(
-                self.train_split.features, self.data_collator, 16, 1, args.seed, args.input_dtype
-            )
-            calibrated = os.path.join(part, "calibrated")
-            paddle_int8.post_training_quantization(os.path.join(part, "model"), calibrated, batches, "mse", args)
-            trained = os.path.join(folder, "int8")
+            texts = (self.train_split.features, self.data_collator, 16, 1, args.seed, args.input_dtype)
+            calibrated, trained = os.path.join(part, "calibrated"), os.path.join(folder, "int8")
+            float_model, batches = os.path.join(part, "model"), calibration_batches(*texts)
+            paddle_int8.post_training_quantization(float_model, calibrated, batches, "mse", args)
             paddle_int8.save_qat_model(self.quantizer, model, trained, args.input_dtype)
-            products = [
-                other if product[0] is None else product
-                for product, other in zip(
-                    paddle_int8.read_matmul_scales(trained), paddle_int8.read_matmul_scales(calibrated)
-                )
-            ]
-            quantize_onnx(os.path.join(part, "model.onnx"), os.path.join(folder, "model.onnx"), products)
-        save_config_and_tokenizer(self.float_model, self.tokenizer, folder)
+            scales = zip(*map(paddle_int8.read_matmul_scales, (trained, calibrated)))
+            products = [other if product[0] is None else product for product, other in scales]
+            quantize_onnx(float_model + ".onnx", os.path.join(folder, "model.onnx"), products)
+        save_config_and_tokenizer(self.float_model, self.tokenizer, folder, "static")

@@ -37,13 +37,12 @@ def measure_speed(folders, dev_set, engines):
     original = next(iter(files))
     first = (fastest_engine(files[original]), original)
     models = {first: open_onnx(files[original], first[0], usable_cores())}
-    original_times = ([], [])
     seconds = 120 / len(folders) / len(engines)  # of one model's turns; at least 3 of them all the same
     speeds = {engine: {} for engine in engines}
-    others = [(engine, name) for engine in engines for name in files if (engine, name) != first]
-    for key in console.progress(others or [first], desc="timing"):
-        if key not in models:
-            models[key] = open_onnx(files[key[1]], key[0], usable_cores())
+    for key in console.progress([(engine, name) for engine in engines for name in files], desc="timing"):
+        engine, name = key
+        if key != first:
+            models[key] = open_onnx(files[name], engine, usable_cores())
         times = {key: ([], []) for key in models}
         begin = time.perf_counter()
         for done in range(ROUNDS):
@@ -57,12 +56,9 @@ def measure_speed(folders, dev_set, engines):
                 # Small models: more calls, since one of a few milliseconds means little on a busy machine.
                 calls = min(max(int(0.1 / warm), 1), 10)
                 times[timed][1].extend(_seconds(model, batch) for _ in range(calls))
-        for all_times, more in zip(original_times, times[first]):
-            all_times.extend(more)
+        speeds[engine][name] = _speed(times[key], times[first])
         if key != first:
             del models[key], model
-            speeds[key[0]][key[1]] = _speed(times[key], times[first])
-    speeds[first[0]][original] = _speed(original_times, original_times)
     return speeds
 
 
@@ -84,12 +80,11 @@ def _speed(times, original_times):
     }
 
 
-def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_drop):
+def write_report(output_dir, score_name, names, dev_set, max_drop):
     """Times every variant and the original, and writes compression_report.json, .md and .png.
 
     Args:
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
-        baseline: {name: score} of a trivial answer.
         max_drop: see `choose_best`.
 
     Returns:
@@ -100,10 +95,9 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
     timed = f"times {len(names)} models with {' and '.join(ENGINE_NAMES[engine] for engine in engines)}"
     console.row("report", f"{output_dir}/compression_report.md, .json and .png: {timed}")
     speeds = measure_speed(folders, dev_set, engines)
-    metrics = {name: read_metrics(folder) for name, folder in folders.items()}
-    rows = []
+    rows, original = [], read_metrics(folders[names[0]])
     for name, folder in folders.items():
-        found, onnx_file = metrics[name], os.path.join(folder, "model.onnx")
+        found, onnx_file = read_metrics(folder), os.path.join(folder, "model.onnx")
         engine = fastest_engine(onnx_file)
         scores = {e: found[score_name] if e == found["engine"] else found[e][score_name] for e in engines}
         rows.append(
@@ -119,14 +113,14 @@ def write_report(output_dir, dataset, score_name, names, dev_set, baseline, max_
             }
         )
     report = {
-        "dataset": dataset,
+        "dataset": original["dataset"],
         "score": score_name,
-        "num_examples": metrics[names[0]]["num_examples"],
+        "num_examples": original["num_examples"],
         "machine": f"{processor_kind()}, {usable_cores()} cores",
         "versions": engine_versions(),
         "engines": engines,
-        "baseline": baseline,
-        "advice": advice(rows, baseline, max_drop),
+        "baseline": original["baseline"],
+        "advice": advice(rows, original["baseline"], max_drop),
         "variants": rows,
     }
     write_json(os.path.join(output_dir, "compression_report.json"), report)

@@ -33,20 +33,13 @@ def write_settings(model_args, data_args, args, replace=True):
     if not args.should_save or (not replace and os.path.exists(path)):
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_json(
-        path,
-        {
-            "script": os.path.basename(sys.argv[0]),
-            "versions": {
-                "python": platform.python_version(),
-                "paddlepaddle": paddle.__version__,
-                "paddlenlp": paddlenlp.__version__,
-            },
-            "model": values_of(model_args),
-            "data": values_of(data_args),
-            "training": values_of(args),
-        },
-    )
+    packages = {"paddlepaddle": paddle.__version__, "paddlenlp": paddlenlp.__version__}
+    content = {
+        "script": os.path.basename(sys.argv[0]),
+        "versions": {"python": platform.python_version(), **packages},
+        **{"model": values_of(model_args), "data": values_of(data_args), "training": values_of(args)},
+    }
+    write_json(path, content)
 
 
 def values_of(arguments):

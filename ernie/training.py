@@ -10,7 +10,6 @@ import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 
 from ernie import console
 from ernie.checkpoints import (
@@ -26,11 +25,11 @@ from ernie.checkpoints import (
 )
 from ernie.console import logger
 from ernie.data import source_file
-from ernie.errors import UsageError, UserError
+from ernie.errors import UsageError, UserError, disk_full_named
 from ernie.features import Collator
-from ernie.files import disk_full_named, work_folder, write_json
+from ernie.files import work_folder, write_json
 from ernie.identity import content_hashes, identity
-from ernie.processes import alone, check_shared, wait_for_all
+from ernie.processes import alone, wait_for_all
 from ernie.results import METRICS, dev_metrics, write_settings
 from ernie.tasks import BASELINES, IGNORED
 
@@ -101,37 +100,13 @@ class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
             yield batch[self.local_rank :: self.nranks].tolist()
 
 
-class AtTheEnd(TrainerCallback):
-    """Logs, scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone,
-    which a small data set never reaches."""
+class Flow(TrainerCallback):
+    """How a training begins and ends.
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-            control.should_evaluate = args.evaluation_strategy.value != "no"
-            control.should_save = args.save_strategy.value != "no"
-        return control
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = False
-        return control
-
-
-class Divergence(TrainerCallback):
-    """Ends a training whose loss is no number any more; what was saved before stays."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        for name in ("loss", "train_loss"):
-            if not math.isfinite((logs or {}).get(name, 0)):
-                raise UserError(
-                    f"the loss is {logs[name]} at step {state.global_step:,}: the training has diverged; lower "
-                    f"--learning_rate ({args.learning_rate:g}), and add --overwrite_output_dir to start again"
-                )
-
-
-class Beginning(TrainerCallback):
-    """What must be right about the checkpoints that are there when a training begins or resumes."""
+    What must be right about the checkpoints that are there when it begins or resumes. After the last step it logs,
+    scores and saves, too, and once: PaddleNLP does so at multiples of save_steps alone, which a small data set never
+    reaches.
+    """
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -152,6 +127,16 @@ class Beginning(TrainerCallback):
             state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
             if args.load_best_model_at_end:
                 check_best(state.best_model_checkpoint)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.evaluation_strategy.value != "no"
+            control.should_save = args.save_strategy.value != "no"
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = False
 
 
 class ErnieTrainer(Trainer):
@@ -180,14 +165,13 @@ class ErnieTrainer(Trainer):
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
-        for callback in (Beginning(self), console.TrainingRows(self.name, task.score), AtTheEnd, Divergence):
+        for callback in (Flow(self), console.TrainingRows(self.name, task.score)):
             self.add_callback(callback)
 
     @alone
     def fine_tune(self, model_args):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
         args = self.args
-        check_shared(args)
         dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
         contents = content_hashes(self.model, self.tokenizer, self.train_split, dev)
         training = identity((model_args, self.data_args, args), self.task, contents)
@@ -206,7 +190,7 @@ class ErnieTrainer(Trainer):
 
     def run(self, identity, checkpoint):
         """Trains, from a checkpoint or from the beginning; the checkpoints that are written carry the identity."""
-        self.identity = identity
+        self.identity, self.resumed_from = identity, checkpoint
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         wait_for_all()  # the first process has written what all read
         return metrics
@@ -217,13 +201,15 @@ class ErnieTrainer(Trainer):
         A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
         there: its scores are written to eval_results.json.
         """
-        metrics, baseline = self.evaluate_final(), self.task.baseline(self.dev_split.examples)
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        # After a training they are known: those of the best checkpoint, which was loaded, or of the last step.
+        metrics = self.metrics_at.get(step_of(best) if best else self.state.global_step) or self.evaluate()
+        baseline = self.task.baseline(self.dev_split.examples)
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
         scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
         trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
-        best = self.state.best_model_checkpoint
-        where = f"step {step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
+        where = f"step {step_of(best):,}, " if best else ""
         folder = self.args.output_dir
         beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
         path = os.path.join(folder, METRICS if beside else "eval_results.json")
@@ -240,30 +226,26 @@ class ErnieTrainer(Trainer):
         # PaddleNLP's own passes --dataloader_drop_last beside a batch sampler, which Paddle refuses, and no workers.
         return self.get_eval_dataloader(test_dataset)
 
-    def evaluate(self, *args, **kwargs):
-        metrics = super().evaluate(*args, **kwargs)
-        self.metrics_at[self.state.global_step] = metrics
-        return metrics
+    def log(self, logs, **kwargs):
+        """Ends a training whose loss is no number any more; what was saved before stays."""
+        super().log(logs, **kwargs)
+        loss = logs.get("loss", logs.get("train_loss", 0))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {self.state.global_step:,}: the training has diverged; lower "
+                f"--learning_rate ({self.args.learning_rate:g}), and add --overwrite_output_dir to start again"
+            )
 
-    def evaluate_final(self):
-        """Dev metrics of the model as it is now. After a training they are known: those of the best checkpoint, which
-        was loaded, or of the last step."""
-        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        step = step_of(best) if best else self.state.global_step
-        return self.metrics_at.get(step) or self.evaluate()
+    def evaluate(self, *args, **kwargs):
+        self.metrics_at[self.state.global_step] = super().evaluate(*args, **kwargs)
+        return self.metrics_at[self.state.global_step]
 
     def _get_train_sampler(self):
         args = self.args
-        lengths = [len(f["input_ids"]) for f in self.train_dataset]
-        return LengthGroupedBatchSampler(
-            # Of equal lengths it makes plain random batches.
-            lengths if self.data_args.group_by_length else [0] * len(lengths),
-            args.per_device_train_batch_size,
-            args.seed,
-            args.dataset_world_size,
-            args.dataset_rank,
-            args.dataloader_drop_last,
-        )
+        # Of equal lengths it makes plain random batches.
+        lengths = [len(f["input_ids"]) if self.data_args.group_by_length else 0 for f in self.train_dataset]
+        more = (args.seed, args.dataset_world_size, args.dataset_rank, args.dataloader_drop_last)
+        return LengthGroupedBatchSampler(lengths, args.per_device_train_batch_size, *more)
 
     def train(self, *args, **kwargs):
         # PaddleNLP adds what an epoch leaves over to the next epoch's first step, and divides by the wrong number. So
@@ -287,7 +269,8 @@ class ErnieTrainer(Trainer):
             {name: tensor[i : i + self.part_size] for name, tensor in inputs.items()}
             for i in range(0, rows, self.part_size)
         ]
-        weights = [self._labels_in(part) for part in parts] if len(parts) > 1 else [1]
+        # Over how many labels a part's loss is a mean: its inputs, or its tokens with a tag.
+        weights = [int((part[self.label_names[0]] != IGNORED).sum()) for part in parts] if len(parts) > 1 else [1]
         loss = 0.0
         for number, (part, weight) in enumerate(zip(parts, weights), 1):
             # Several processes average their gradients once, with those of the last part.
@@ -299,15 +282,10 @@ class ErnieTrainer(Trainer):
             loss += part_loss.detach()
         return loss
 
-    def _labels_in(self, part):
-        """Number of labels over which a part's loss is a mean: its inputs, or its tokens with a tag."""
-        return int((part[self.label_names[0]] != IGNORED).sum())
-
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.
-        self.resumed_from = checkpoint = rest[2]
-        if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
-            state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
+        if self.resumed_from:
+            state = TrainerState.load_from_json(os.path.join(self.resumed_from, TRAINER_STATE))
             epochs = 0 if state.global_step >= max_steps else epochs
         result = super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
         if args.load_best_model_at_end and self.state.best_model_checkpoint:
