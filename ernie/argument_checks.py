@@ -6,12 +6,13 @@ one value by itself, in argument_table.py.
 """
 
 import os
+import re
 
 from paddlenlp.trainer.integrations import INTEGRATION_TO_CALLBACK
 
 from ernie.console import logger
 from ernie.errors import UsageError, UserError, nearest
-from ernie.plan import read_widths
+from ernie.files import width_name
 from ernie.tasks import DATA_SETS
 
 STEPS = ("do_train", "do_eval", "do_predict", "do_export")
@@ -153,3 +154,23 @@ def _settle_compression(values, task):
     values.width_mult_list = read_widths(values.width_mult_list)
     values.do_train, values.do_eval = "dynabert" in values.strategy or "qat" in values.strategy, False
     values.metric_for_best_model = task.score
+
+
+def read_widths(texts):
+    """The numbers of --width_mult_list."""
+    widths = {}
+    for text in texts:
+        width = read_width(text)
+        if width_name(width) in widths:
+            raise UsageError(f"--width_mult_list {text}: the folder {width_name(width)} is named twice")
+        widths[width_name(width)] = width
+    return list(widths.values())
+
+
+def read_width(text):
+    """A share of 1 as a float, from a decimal ("0.75") or a fraction ("2/3"): PaddleNLP would eval() it."""
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*(?:/\s*(\d*\.?\d+)\s*)?", str(text))
+    width = float(match[1]) / float(match[2] or 1) if match and float(match[2] or 1) else 0.0
+    if not 0.0001 <= width <= 1:
+        raise UsageError(f"--width_mult_list {text}: expected a number above 0 and up to 1, such as 0.75 or 2/3")
+    return width

@@ -7,13 +7,13 @@ or fail after hours: they are refused, and keep their defaults.
 
 import dataclasses
 import fnmatch
+import itertools
 import math
 from dataclasses import dataclass, field
 
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 
 from ernie.errors import nearest
-from ernie.plan import ALGORITHMS, STRATEGIES
 from ernie.tasks import TASKS
 
 
@@ -88,6 +88,13 @@ def reading(name, help):
     return Row(name, help, " ".join(f"*_{task.name}" for task in tasks), least=1)
 
 
+# What --strategy may be: pruning, then one kind of quantization of matrix products, then that of tables.
+STRATEGIES = tuple(
+    "+".join(filter(None, steps))
+    for steps in itertools.product(("", "dynabert"), ("", "ptq", "qat"), ("", "embeddings"))
+    if any(steps)
+)
+ALGORITHMS = ("mse", "KL", "hist", "avg", "abs_max", "min_max", "emd")
 WHEN = ("no", "steps", "epoch")
 ACTIVATION_RANGES = ("abs_max", "range_abs_max", "moving_average_abs_max")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")

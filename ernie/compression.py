@@ -18,16 +18,14 @@ from paddlenlp.trainer.trainer_utils import IntervalStrategy
 from ernie import console
 from ernie.checkpoints import find_checkpoint
 from ernie.console import logger
-from ernie.dev_set import DevSet
 from ernie.export import write_model_folder
 from ernie.features import Collator
-from ernie.files import check_replaceable, content_hash, new_folder
+from ernie.files import check_replaceable, content_hash, new_folder, width_name
 from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
-from ernie.plan import width_name
 from ernie.processes import alone, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, best_weights, importance, narrow, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated, write_with_int8_tables
-from ernie.report import pick_best, write_report
+from ernie.report import DevSet, pick_best, write_report
 from ernie.results import METRICS, dev_metrics, read_metrics, write_metrics
 
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked

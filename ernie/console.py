@@ -16,7 +16,6 @@ from paddlenlp.utils.log import logger as paddlenlp_logger
 from tqdm import tqdm
 
 WIDTH = 12  # of the column of words
-BLANK = " " * WIDTH
 
 logger = logging.getLogger("ernie")
 
@@ -36,7 +35,7 @@ class Handler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
     def format(self, record):
-        text = record.getMessage().strip("\n").replace("\n", "\n" + BLANK)
+        text = record.getMessage().strip("\n").replace("\n", "\n" + " " * WIDTH)
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower():<{WIDTH - 1}} {text}"
             return f"\033[33m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text

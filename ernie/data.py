@@ -25,7 +25,7 @@ def load_splits(task, data_args, args):
     splits = [load_examples(task, data_args, split) if use else None for split, use in needed.items()]
     loaded = {split: examples for split, examples in zip(needed, splits) if examples}
     if loaded:
-        folder = os.path.dirname(source_file(next(iter(loaded.values()))))
+        folder = os.path.dirname(next(iter(loaded.values()))[0]["file"])
         counts = ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items())
         console.row("data", f"{counts} from {folder}")
     task.check_splits(loaded.values())
@@ -55,11 +55,6 @@ def load_examples(task, data_args, split):
             logger.warning(f"there is no dev.{task.suffixes[0]}: models are scored, and the best is chosen, on {path}")
     set_ids(examples, task, check=split == "test")
     return [{**example, "file": path} for example in examples]
-
-
-def source_file(examples):
-    """The file that examples were read from."""
-    return examples[0]["file"]
 
 
 def fetch_split(dataset, split):

@@ -81,6 +81,11 @@ def copy_config_and_tokenizer(source, target, quantization):
         write_json(os.path.join(target, "config.json"), {**json.load(f), "quantization": quantization})
 
 
+def width_name(width_mult):
+    """The folder of a width: width_mult_0.75 as in PaddleNLP, but with four digits, width_mult_0.6667."""
+    return f"width_mult_{round(width_mult, 4)}"
+
+
 # Identity by content
 
 

@@ -7,7 +7,6 @@ is added later counts, too.
 import paddle
 from ernie_predictor.tasks import TASKS
 
-from ernie.data import source_file
 from ernie.files import content_hash, file_hash
 from ernie.results import values_of
 
@@ -63,8 +62,8 @@ def content_hashes(model, tokenizer, train, dev):
         train, dev: `Split`s; dev None where it does not decide which checkpoint is the best.
     """
     return {
-        TRAINING_DATA: file_hash(source_file(train.examples)),
-        DEV_DATA: file_hash(source_file(dev.examples)) if dev else None,
+        TRAINING_DATA: file_hash(train.examples[0]["file"]),
+        DEV_DATA: file_hash(dev.examples[0]["file"]) if dev else None,
         VOCABULARY: content_hash(tokenizer.get_vocab(), tokenizer.do_lower_case),
         WEIGHTS: weights_hash(model),
     }

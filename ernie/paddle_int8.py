@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -89,16 +90,9 @@ def post_training_quantization(source, target, batches, algo, args, rounding=Non
         def _save_output_threshold(self):
             pass  # outputs are not sampled
 
-    class NoObservers:
-        def __init__(self, **_):
-            pass
-
-        def apply(self, graph):
-            return graph
-
     fixed = {
         "tqdm": _no_bar,
-        "AddQuantDequantForInferencePass": NoObservers,
+        "AddQuantDequantForInferencePass": lambda **_: SimpleNamespace(apply=lambda graph: graph),  # no observers
         "QuantWeightPass": functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction),
     }
     _quieten("paddle.static")
@@ -143,12 +137,7 @@ def prepare_qat(model, args):
             "weight_preprocess_type": "PACT" if args.use_pact else None,
             "weight_quantize_type": args.weight_quantize_type,
             "activation_quantize_type": args.activation_quantize_type or "moving_average_abs_max",
-            "weight_bits": 8,
-            "activation_bits": 8,
-            "dtype": "int8",
-            "quantizable_layer_type": ["Linear"],
             "moving_rate": args.moving_rate,
-            "onnx_format": True,
         }
     )
     quantizer.quantize(model)
@@ -191,10 +180,8 @@ def quantize_embeddings(source, target):
         config = {"quantize_op_types": ["lookup_table_v2"], "lookup_table_v2": {"quantize_type": "abs_max"}}
         names = [output.name for output in outputs]
         program = quant_embedding(program, executor.place, config)
-        block = program.global_block()
-        paddle.static.save_inference_model(
-            target, [block.var(n) for n in inputs], [block.var(n) for n in names], executor, program=program
-        )
+        ends = ([program.global_block().var(name) for name in part] for part in (inputs, names))
+        paddle.static.save_inference_model(target, *ends, executor, program=program)
 
 
 def read_matmul_scales(prefix):

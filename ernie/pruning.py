@@ -15,8 +15,7 @@ from paddle import nn
 from paddlenlp.trainer import Trainer
 
 from ernie import console
-from ernie.files import new_folder
-from ernie.plan import width_name
+from ernie.files import new_folder, width_name
 from ernie.results import read_metrics, write_metrics
 from ernie.training import ErnieTrainer
 

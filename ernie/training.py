@@ -24,7 +24,6 @@ from ernie.checkpoints import (
     wanted_checkpoint,
 )
 from ernie.console import logger
-from ernie.data import source_file
 from ernie.errors import UsageError, UserError, disk_full_named
 from ernie.features import Collator
 from ernie.files import work_folder, write_json
@@ -42,7 +41,7 @@ def check_training(args, train):
     """
     if not args.do_train:
         return
-    path = source_file(train.examples)
+    path = train.examples[0]["file"]
     if len(train.labels) == 1:
         raise UserError(
             f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two classes or more"
