@@ -9,12 +9,12 @@ from ernie_predictor.gpu import too_new_or_old_for_paddle
 from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import TrainingArguments, set_seed
 from paddlenlp.trainer.integrations import is_visualdl_available
+from paddlenlp.utils.log import logger as paddlenlp_logger
 
 from ernie import console
 from ernie.argument_checks import settle
-from ernie.argument_parser import ArgumentParser
+from ernie.argument_parser import ArgumentParser, dataset_name
 from ernie.argument_table import CompressionArguments, DataArguments, ModelArguments
-from ernie.config_file import dataset_name, read_config
 from ernie.models import own_lengths
 
 
@@ -40,14 +40,13 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
     parser = ArgumentParser(task, script, (ModelArguments, DataArguments, arguments_class), about, defaults)
     said = parser.read(sys.argv[1:] if argv is None else argv)
     if said.get("config"):
-        said = {**read_config(parser, said["config"], task, said.get("dataset"), said.get("data_dir")), **said}
-    values = {**parser.defaults, **said}
-    parser.check_required(values)
+        said = {**parser.read_config(said["config"], said.get("dataset"), said.get("data_dir")), **said}
+    parser.check_required(said)
     # A fine-tuned model is scored, exported and compressed as it was trained.
-    own = {} if values.get("do_train") else own_lengths(task, values["model_name_or_path"])
+    own = {} if said.get("do_train") else own_lengths(task, said["model_name_or_path"])
     values = argparse.Namespace(**{**parser.defaults, **own, **said})
     values.dataset = dataset_name(values.dataset)
-    console.show_paddlenlp(values.verbose)
+    paddlenlp_logger.set_level("INFO" if values.verbose else "WARNING")  # at DEBUG it lists the arguments
     if values.wandb_api_key:
         # From there wandb takes it, too; PaddleNLP would write it to checkpoints and to VisualDL's log.
         os.environ["WANDB_API_KEY"], values.wandb_api_key = values.wandb_api_key, None
@@ -85,6 +84,4 @@ def default_device():
     if paddle.device.cuda.device_count() == 0:
         return "cpu", "Paddle sees no GPU"
     reason = too_new_or_old_for_paddle(paddle.device.cuda.get_device_capability(), paddle.version.cuda())
-    if reason:
-        return "cpu", reason
-    return "gpu", "Paddle sees a GPU"
+    return ("cpu", reason) if reason else ("gpu", "Paddle sees a GPU")

@@ -186,12 +186,9 @@ class Compression:
     def describe(self, name):
         """A line about a variant: what it is, its dev score and the change from the original's, its size."""
         metrics, score = read_metrics(self.folder(name)), self.task.score
-        original = read_metrics(self.folder("export"))[score]
+        change = metrics[score] - read_metrics(self.folder("export"))[score]
         size = os.path.getsize(os.path.join(self.folder(name), "model.onnx")) / 2**20
-        text = (
-            f"{name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} "
-            f"({100 * (metrics[score] - original):+.2f}), {size:.1f} MB"
-        )
+        text = f"{name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} ({100 * change:+.2f}), {size:.1f} MB"
         if "paddle_int8" in metrics:
             text += f", {100 * metrics['paddle_int8']['agreement']:.1f}% answers as Paddle's INT8"
         return text

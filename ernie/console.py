@@ -50,11 +50,6 @@ if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
     logger.setLevel(logging.INFO)
 
 
-def show_paddlenlp(verbose):
-    """What PaddleNLP says: its warnings, or all but its list of arguments, which it writes at the level DEBUG."""
-    paddlenlp_logger.set_level("INFO" if verbose else "WARNING")
-
-
 class TrainingRows(TrainerCallback):
     """A row when a training starts, and one for each log or evaluation: step, loss, dev score, speed, time left.
 

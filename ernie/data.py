@@ -4,6 +4,7 @@ import os
 import unicodedata
 
 from ernie_predictor.data_files import is_test_file, read_file, read_split
+from ernie_predictor.errors import one_line
 from ernie_predictor.formats import check_characters, shown
 from paddlenlp.trainer import CompressionArguments
 
@@ -66,10 +67,9 @@ def fetch_split(dataset, split):
     try:
         return builder._get_data(row.hub_splits.get(split, split))
     except Exception as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise UserError(
-            f"{dataset} could not be downloaded ({reason}). Without network, put its files into "
-            f"DIR/{dataset}/ and add --data_dir DIR"
+            f"{dataset} could not be downloaded ({one_line(e)}). Without network, put its files into DIR/{dataset}/ "
+            "and add --data_dir DIR"
         ) from e
 
 

@@ -44,6 +44,8 @@ class Split:
                 self.features += [{"input_ids": ids, "token_type_ids": types} for ids, types in inputs]
                 self.notes += notes
                 bar.update(len(notes))
+        self.order = np.argsort([-len(f["input_ids"]) for f in self.features], kind="stable")
+        self.sorted_features = [self.features[i] for i in self.order]
         task.say_what_is_cut(self, task.truncated - truncated)
         if labelled:
             task.label(self)
@@ -52,14 +54,6 @@ class Split:
     def gold(self):
         return [self.task.gold(example) for example in self.examples]
 
-    @cached_property
-    def order(self):
-        return np.argsort([-len(f["input_ids"]) for f in self.features], kind="stable")
-
-    @cached_property
-    def sorted_features(self):
-        return [self.features[i] for i in self.order]
-
     def answers(self, outputs):
         """One answer per example, as the predictor gives it.
 
@@ -67,10 +61,8 @@ class Split:
             outputs: the model's output array or tuple of arrays [features, ...], in the order of `sorted_features`.
         """
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        logits = [None] * len(self.features)
-        for index, *arrays in zip(self.order, *outputs):
-            logits[index] = tuple(arrays)
-        answers, logits = [], iter(logits)
+        answers = []
+        logits = (tuple(output[place] for output in outputs) for place in np.argsort(self.order))
         pairs = console.progress(self.pairs, desc="reading answers", disable=len(self.pairs) < 2000 or None)
         for pair, note in zip(pairs, self.notes):
             answers += self.task.read([pair], [note], logits)

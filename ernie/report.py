@@ -125,9 +125,7 @@ def _seconds(model, inputs):
 
 
 def _speed(times, original_times):
-    (alone, together), (original_alone, original_together) = (
-        [statistics.median(part) for part in both] for both in (times, original_times)
-    )
+    alone, together, original_alone, original_together = map(statistics.median, (*times, *original_times))
     return {
         "latency_ms": 1e3 * alone,
         "latency_speed_up": original_alone / alone,

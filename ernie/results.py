@@ -1,7 +1,6 @@
 """Results that are written beside a model: settings.json, metrics.json, and predictions for the leaderboard."""
 
 import dataclasses
-import enum
 import json
 import os
 import platform
@@ -46,15 +45,8 @@ def values_of(arguments):
     """{argument: value} of a dataclass of arguments, as JSON can hold it; keys and tokens of accounts are left out."""
     names = (field.name for field in dataclasses.fields(arguments))
     secret = re.compile(r"(_key|_token|_secret|password)$")
-    return {name: _plain(getattr(arguments, name)) for name in names if not secret.search(name)}
-
-
-def _plain(value):
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)
+    values = {name: getattr(arguments, name) for name in names if not secret.search(name)}
+    return json.loads(json.dumps(values, default=lambda value: getattr(value, "value", str(value))))
 
 
 def dev_metrics(data_args, num_examples, scores, baseline):

@@ -44,7 +44,7 @@ def check_training(args, train):
     path = train.examples[0]["file"]
     if len(train.labels) == 1:
         raise UserError(
-            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two classes or more"
+            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two or more"
         )
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
@@ -53,18 +53,15 @@ def check_training(args, train):
     inputs = -(-len(train.features) // args.world_size)  # of one process
     batches = inputs // size if args.dataloader_drop_last else -(-inputs // size)
     if not batches:
-        times = f" x {args.gradient_accumulation_steps}" if args.gradient_accumulation_steps > 1 else ""
         raise UsageError(
             f"--dataloader_drop_last drops the only batch: {path} makes {inputs:,} inputs for each process, fewer than "
-            f"--per_device_train_batch_size {args.per_device_train_batch_size}{times}"
+            f"the {size:,} of a step (--per_device_train_batch_size, --gradient_accumulation_steps)"
         )
     steps = args.max_steps if args.max_steps > 0 else int(batches * args.num_train_epochs)
     if not steps:
         raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
     if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
-        raise UsageError(
-            f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the polynomial's decay"
-        )
+        raise UsageError(f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the decay")
     if args.warmup_steps >= steps:
         logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
     if args.resume_from_checkpoint:
