@@ -15,7 +15,6 @@ MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written
 TRAINER_STATE = "trainer_state.json"
 WEIGHTS_FILE = "model_state.pdparams"
 PARTS = (WEIGHTS_FILE, "optimizer.pdopt", "scheduler.pdparams", TRAINER_STATE)  # what resuming needs
-LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
 def find_checkpoint(args, identity):
@@ -94,7 +93,7 @@ def wanted_checkpoint(args):
     """
     flag = f"--resume_from_checkpoint {args.resume_from_checkpoint}"
     path = args.resume_from_checkpoint
-    if path == LAST:
+    if path == "True":  # the last checkpoint, as with Hugging Face
         found = complete_checkpoints(args.output_dir)
         if not found:
             raise UserError(f"{flag}: {args.output_dir} has no checkpoint; leave it out to start from the beginning")

@@ -25,7 +25,7 @@ from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
 from ernie.processes import alone, gather, wait_for_all
 from ernie.pruning import PruningTrainer, Supernet, best_weights, importance, narrow, reorder
 from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated, write_with_int8_tables
-from ernie.report import DevSet, pick_best, write_report
+from ernie.report import DevSet, write_report
 from ernie.results import METRICS, dev_metrics, read_metrics, write_metrics
 
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
@@ -118,7 +118,6 @@ class Compression:
     def compress(self):
         """Prunes and quantizes as --strategy says, and writes the report."""
         args = self.args
-        self.baseline = self.task.baseline(self.dev_split.examples)
         variants = self.variants.values()
         # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
         missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
@@ -146,8 +145,7 @@ class Compression:
         for name in others:
             self.keep(name, ", of another command")
         names = [*self.variants, *others]
-        rows = write_report(args.output_dir, self.task.score, names, self.dev_set, args.max_drop)
-        pick_best(args.output_dir, rows, args.max_drop)
+        write_report(args.output_dir, self.task.score, names, self.dev_set, args.max_drop)
 
     # What is there, and what it was made from
 
@@ -232,7 +230,7 @@ class Compression:
             logits["paddle_int8"] = self.dev_set.paddle_logits(int8, self.args.input_dtype)
         engine = fastest_engine(onnx_file)
         own, split = logits.pop(engine), self.dev_split
-        metrics = dev_metrics(self.data_args, len(split.examples), split.scores(own), self.baseline)
+        metrics = dev_metrics(self.data_args, split, split.scores(own))
         metrics |= {"engine": engine, "processor": processor_kind()}
         for other, found in logits.items():
             metrics[other] = {**split.scores(found), "agreement": self.dev_set.agreement(found, own)}

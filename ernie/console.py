@@ -62,7 +62,7 @@ class TrainingRows(TrainerCallback):
 
     def __init__(self, word, score_name):
         self.word, self.score_name = word, score_name
-        self.training_bar = self.evaluation_bar = None
+        self.evaluation_bar, self.pending = None, {}
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         epochs = state.max_steps * args.gradient_accumulation_steps / len(train_dataloader)
@@ -93,7 +93,7 @@ class TrainingRows(TrainerCallback):
         self.training_bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is not None and "loss" in logs:
+        if "loss" in logs:
             self.pending["loss"] = logs["loss"]
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
@@ -106,13 +106,11 @@ class TrainingRows(TrainerCallback):
             bar.close()
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if self.training_bar is not None:
-            self.pending.setdefault("scores", []).append(metrics[f"eval_{self.score_name}"])
+        self.pending.setdefault("scores", []).append(metrics[f"eval_{self.score_name}"])
 
     def on_train_end(self, args, state, control, **kwargs):
         self._write(state)
         self.training_bar.close()
-        self.training_bar = None
 
     def _write(self, state):
         """The row of a step that was logged or evaluated or both: they come one after the other."""

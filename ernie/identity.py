@@ -33,6 +33,9 @@ CHOOSING = {
     *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 }
+# Of config.json: where the model comes from, who wrote it, what PaddleNLP adds with the first loss, and the vocabulary,
+# which counts by itself.
+NOT_OF_WEIGHTS = {"_name_or_path", "architectures", "paddlenlp_version", "problem_type", "vocab_crc32"}
 # How long texts are cut and answers are chosen: they count for the tasks that do so.
 OF_READING = {name for task in TASKS.values() for name in task.defaults}
 
@@ -61,27 +64,17 @@ def content_hashes(model, tokenizer, train, dev):
         tokenizer: PaddleNLP's.
         train, dev: `Split`s; dev None where it does not decide which checkpoint is the best.
     """
+    config = model.config.to_dict()
+    weights = [{name: config[name] for name in config.keys() - NOT_OF_WEIGHTS}]
+    for name, tensor in sorted(model.state_dict().items()):
+        # Without a new head, of which another device draws other weights.
+        weights += [name] if name in model.new_weights else [name, tensor.numpy()]
     return {
         TRAINING_DATA: file_hash(train.examples[0]["file"]),
         DEV_DATA: file_hash(dev.examples[0]["file"]) if dev else None,
         VOCABULARY: content_hash(tokenizer.get_vocab(), tokenizer.do_lower_case),
-        WEIGHTS: weights_hash(model),
+        WEIGHTS: content_hash(*weights),
     }
-
-
-# Of config.json: where the model comes from, who wrote it, what PaddleNLP adds with the first loss, and the vocabulary,
-# which counts by itself.
-NOT_OF_WEIGHTS = {"_name_or_path", "architectures", "paddlenlp_version", "problem_type", "vocab_crc32"}
-
-
-def weights_hash(model):
-    """Hash of a model's weights and config.json, without a new head, of which another device draws other weights."""
-    config = model.config.to_dict()
-    parts = [{name: config[name] for name in config.keys() - NOT_OF_WEIGHTS}]
-    new_weights = getattr(model, "new_weights", ())
-    for name, tensor in sorted(model.state_dict().items()):
-        parts += [name] if name in new_weights else [name, tensor.numpy()]
-    return content_hash(*parts)
 
 
 def differences(before, now):

@@ -79,8 +79,7 @@ def _check_fine_tuned(task, model_args, data_args, labels=()):
 
 def is_of(task, config):
     """Whether a model is one of this task, by its config.json."""
-    found = task_in(config)
-    return found is not None and found.name == task.name
+    return getattr(task_in(config), "name", None) == task.name
 
 
 def own_lengths(task, name):

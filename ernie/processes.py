@@ -123,30 +123,27 @@ def alone_in(folder):
     try:
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.startswith(IN_USE) and path != mine:
-                _check_other(folder, path)
+            if not name.startswith(IN_USE) or path == mine:
+                continue
+            try:
+                with open(path, encoding="utf-8") as f:
+                    other = json.load(f)
+            except FileNotFoundError:  # it has ended meanwhile
+                continue
+            if other["system"] == system() and other["started"] == started(other["pid"]):
+                raise UserError(
+                    f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, "
+                    "or choose another --output_dir"
+                )
+            if other["host"] == host:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+            else:
+                logger.warning(
+                    f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from "
+                    f"here; if it has ended, remove {path}"
+                )
         yield
     finally:
         with contextlib.suppress(OSError):
             os.remove(mine)
-
-
-def _check_other(folder, path):
-    try:
-        with open(path, encoding="utf-8") as f:
-            other = json.load(f)
-    except FileNotFoundError:  # it has ended meanwhile
-        return
-    if other["system"] == system() and other["started"] == started(other["pid"]):
-        raise UserError(
-            f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, or "
-            "choose another --output_dir"
-        )
-    if other["host"] == platform.node():
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
-    else:
-        logger.warning(
-            f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from here; if "
-            f"it has ended, remove {path}"
-        )

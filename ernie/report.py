@@ -56,9 +56,7 @@ class DevSet:
 
     def timed_inputs(self, count):
         """(a batch of `count` texts, spread evenly from the shortest to the longest; the length of each)."""
-        order = np.argsort([len(f["input_ids"]) for f in self.features], kind="stable")
-        chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-        chosen = [self.features[i] for i in chosen]
+        chosen = [self.features[i] for i in np.linspace(len(self.features) - 1, 0, count).round().astype(int)]
         batch = self.collator(chosen)
         return {name: batch[name] for name in self.batches[0]}, [len(f["input_ids"]) for f in chosen]
 
@@ -112,7 +110,13 @@ def measure_speed(folders, dev_set, engines):
                 # Small models: more calls, since one of a few milliseconds means little on a busy machine.
                 calls = min(max(int(0.1 / warm), 1), 10)
                 times[timed][1].extend(_seconds(model, batch) for _ in range(calls))
-        speeds[engine][name] = _speed(times[key], times[first])
+        alone, together, original_alone, original_together = map(statistics.median, (*times[key], *times[first]))
+        speeds[engine][name] = {
+            "latency_ms": 1e3 * alone,
+            "latency_speed_up": original_alone / alone,
+            "texts_per_second": 32 / together,
+            "speed_up": original_together / together,
+        }
         if key != first:
             del models[key], model
     return speeds
@@ -124,25 +128,12 @@ def _seconds(model, inputs):
     return time.perf_counter() - start
 
 
-def _speed(times, original_times):
-    alone, together, original_alone, original_together = map(statistics.median, (*times, *original_times))
-    return {
-        "latency_ms": 1e3 * alone,
-        "latency_speed_up": original_alone / alone,
-        "texts_per_second": 32 / together,
-        "speed_up": original_together / together,
-    }
-
-
 def write_report(output_dir, score_name, names, dev_set, max_drop):
-    """Times every variant and the original, and writes compression_report.json, .md and .png.
+    """Times every variant and the original, writes compression_report.json, .md and .png, and copies the best.
 
     Args:
         names: variants as folders below output_dir, the FP32 original first; each holds metrics.json.
         max_drop: see `choose_best`.
-
-    Returns:
-        The rows of compression_report.json.
     """
     engines = installed_engines()
     folders = {name: os.path.join(output_dir, name) for name in names}
@@ -187,7 +178,7 @@ def write_report(output_dir, score_name, names, dev_set, max_drop):
     else:
         draw_report(report, choose_best(rows, max_drop)[0], os.path.join(output_dir, "compression_report.png"))
     print("\n" + text, flush=True)
-    return rows
+    pick_best(output_dir, rows, max_drop)
 
 
 def report_table(report):

@@ -49,9 +49,10 @@ def values_of(arguments):
     return json.loads(json.dumps(values, default=lambda value: getattr(value, "value", str(value))))
 
 
-def dev_metrics(data_args, num_examples, scores, baseline):
+def dev_metrics(data_args, split, scores):
     """What metrics.json holds first: one model's scores on the dev set, as shares of 1, and a trivial baseline's."""
-    return {"dataset": data_args.dataset, "split": "dev", "num_examples": num_examples, **scores, "baseline": baseline}
+    about = {"dataset": data_args.dataset, "split": "dev", "num_examples": len(split.examples)}
+    return {**about, **scores, "baseline": split.task.baseline(split.examples)}
 
 
 def write_metrics(folder, metrics):

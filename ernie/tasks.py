@@ -206,7 +206,11 @@ class QuestionAnswering(TrainingTask, tasks.QuestionAnswering):
         for example, (offsets, windows) in zip(split.examples, split.notes):
             spans = (locate_answer(example["context"], answer) for answer in example["answers"])
             span = next((s for s in spans if s is not None), None)
-            pieces = _pieces_of(span, offsets) if span else None
+            pieces = None  # the first and the last; none where there is white space alone
+            if span:
+                begin = bisect.bisect_right([end for _, end in offsets], span[0])
+                last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
+                pieces = (begin, last) if begin <= last else None
             if pieces is None:
                 lost.append(example["where"])
             elif span[0] not in [answer["answer_start"] for answer in example["answers"]]:
@@ -242,13 +246,6 @@ def locate_answer(context, answer):
             return None
         start = min(places, key=lambda place: abs(place - start))
     return start, start + len(text)
-
-
-def _pieces_of(span, offsets):
-    """(first, last) piece of a span of characters, or None where there is no piece (white space)."""
-    first = bisect.bisect_right([end for _, end in offsets], span[0])
-    last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
-    return (first, last) if first <= last else None
 
 
 SEQ_CLS, TOKEN_CLS, QA = SequenceClassification, TokenClassification, QuestionAnswering

@@ -11,18 +11,7 @@ import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
-from ernie import console
-from ernie.checkpoints import (
-    COMPLETE,
-    MARK,
-    TRAINER_STATE,
-    check_best,
-    checkpoints_in,
-    find_checkpoint,
-    is_ours,
-    step_of,
-    wanted_checkpoint,
-)
+from ernie import checkpoints, console
 from ernie.console import logger
 from ernie.errors import UsageError, UserError, disk_full_named
 from ernie.features import Collator
@@ -65,7 +54,7 @@ def check_training(args, train):
     if args.warmup_steps >= steps:
         logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
     if args.resume_from_checkpoint:
-        wanted_checkpoint(args)
+        checkpoints.wanted_checkpoint(args)
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
@@ -109,8 +98,8 @@ class Flow(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.first_step = state.global_step
-        for path in checkpoints_in(args.output_dir):
-            if state.global_step < step_of(path) <= state.max_steps and not is_ours(path):
+        for path in checkpoints.checkpoints_in(args.output_dir):
+            if state.global_step < checkpoints.step_of(path) <= state.max_steps and not checkpoints.is_ours(path):
                 raise UserError(
                     f"{path} was not written by this project, and this training, of {state.max_steps:,} steps, would "
                     "replace it: move it away, or choose another --output_dir"
@@ -122,7 +111,7 @@ class Flow(TrainerCallback):
                 folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
             state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
             if args.load_best_model_at_end:
-                check_best(state.best_model_checkpoint)
+                checkpoints.check_best(state.best_model_checkpoint)
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
@@ -171,7 +160,7 @@ class ErnieTrainer(Trainer):
         dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
         contents = content_hashes(self.model, self.tokenizer, self.train_split, dev)
         training = identity((model_args, self.data_args, args), self.task, contents)
-        metrics = self.run(training, find_checkpoint(args, training))
+        metrics = self.run(training, checkpoints.find_checkpoint(args, training))
         trained = self.state.global_step - self.first_step
         if args.should_save:
             if trained:  # otherwise these files are of the training that has ended, and so they stay
@@ -199,13 +188,12 @@ class ErnieTrainer(Trainer):
         """
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
         # After a training they are known: those of the best checkpoint, which was loaded, or of the last step.
-        metrics = self.metrics_at.get(step_of(best) if best else self.state.global_step) or self.evaluate()
-        baseline = self.task.baseline(self.dev_split.examples)
+        metrics = self.metrics_at.get(checkpoints.step_of(best) if best else self.state.global_step) or self.evaluate()
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
-        scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
+        scores = dev_metrics(self.data_args, self.dev_split, scores)
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
-        trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
-        where = f"step {step_of(best):,}, " if best else ""
+        trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in scores["baseline"].items())
+        where = f"step {checkpoints.step_of(best):,}, " if best else ""
         folder = self.args.output_dir
         beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
         path = os.path.join(folder, METRICS if beside else "eval_results.json")
@@ -281,11 +269,11 @@ class ErnieTrainer(Trainer):
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.
         if self.resumed_from:
-            state = TrainerState.load_from_json(os.path.join(self.resumed_from, TRAINER_STATE))
+            state = TrainerState.load_from_json(os.path.join(self.resumed_from, checkpoints.TRAINER_STATE))
             epochs = 0 if state.global_step >= max_steps else epochs
         result = super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
         if args.load_best_model_at_end and self.state.best_model_checkpoint:
-            check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
+            checkpoints.check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
         return result
 
     def _save_checkpoint(self, model, metrics=None):
@@ -304,8 +292,8 @@ class ErnieTrainer(Trainer):
         if self.args.should_save:
             os.makedirs(checkpoint, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(checkpoint, COMPLETE))
-            write_json(os.path.join(checkpoint, MARK), {"written_by": "ErnieTrainer"})
+                os.remove(os.path.join(checkpoint, checkpoints.COMPLETE))
+            write_json(os.path.join(checkpoint, checkpoints.MARK), {"written_by": "ErnieTrainer"})
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
@@ -313,13 +301,13 @@ class ErnieTrainer(Trainer):
             # As its name beside this one: the folder of both may be moved.
             state = copy.copy(self.state)
             state.best_model_checkpoint = os.path.basename(state.best_model_checkpoint)
-            state.save_to_json(os.path.join(checkpoint, TRAINER_STATE))
+            state.save_to_json(os.path.join(checkpoint, checkpoints.TRAINER_STATE))
         several = self.args.world_size > 1
         if several:
             paddle.distributed.barrier()  # every process has written its part
         if self.args.should_save:
             finished = self.state.global_step >= self.state.max_steps
-            write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
+            write_json(os.path.join(checkpoint, checkpoints.COMPLETE), {**self.identity, "finished": finished})
         if several:
             paddle.distributed.barrier()  # every node has it (--save_on_each_node) before one removes an older one
         if self.args.should_save:
@@ -341,8 +329,8 @@ class ErnieTrainer(Trainer):
 
         Those of later steps come first: the training was resumed before them.
         """
-        found = [path for path in checkpoints_in(output_dir) if is_ours(path)]
-        found.sort(key=lambda path: step_of(path) <= self.state.global_step)
+        found = [path for path in checkpoints.checkpoints_in(output_dir) if checkpoints.is_ours(path)]
+        found.sort(key=lambda path: checkpoints.step_of(path) <= self.state.global_step)
         best = self.state.best_model_checkpoint
         if best in found[:-2]:
             found.remove(best)
