@@ -4,7 +4,7 @@ tasks  arguments  data  models  features  training  results  export             
 compression  pruning  quantization  report  report_picture                              compress_*.py
 argument_table  argument_parser  argument_checks                                        what arguments are read with
 identity  checkpoints                      what was made from what: resumed, made again, written down
-errors  files  processes                                                                everywhere
+errors  console  files  processes                                                       everywhere
 static_model  onnx_graph  paddle_int8      what depends on Paddle's version: static models, their ONNX form, INT8
 
 `utils.py` gathers the names that the scripts use.

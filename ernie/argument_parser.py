@@ -93,12 +93,14 @@ class ArgumentParser(PdArgumentParser):
         Args:
             dataset, data_dir: of the command line, or None; the file may name them in DefaultArgs.
         """
+        said, dataset = {}, dataset and dataset_name(dataset)
         try:
-            blocks, said = read_blocks(path), {}
+            blocks = read_blocks(path)
             default = blocks["DefaultArgs"]
-            dataset = dataset or default.get("dataset")
+            if not dataset and default.get("dataset"):
+                dataset = dataset_name(str(default["dataset"]))
             _warn_of_misspelt_blocks(blocks, data_dir or default.get("data_dir"), path)
-            for where in ("DefaultArgs", f"{self.task.head}: {dataset and dataset_name(str(dataset))}"):
+            for where in ("DefaultArgs", f"{self.task.head}: {dataset}"):
                 block = {key: value for key, value in blocks.get(where, {}).items() if key in self.rows}
                 try:
                     said |= self.read([word for item in block.items() for word in self._as_typed(*item)])

@@ -207,8 +207,8 @@ class Compression:
                 trained.write_int8(folder)
             elif variant.kind == "ptq":
                 algo, *sizes = variant.options.values()
-                texts = (self.train_split.features, self.collator, *sizes, self.args.seed, self.args.input_dtype)
-                write_calibrated(self.folder(variant.base), folder, calibration_batches(*texts), algo, self.args)
+                batches = calibration_batches(self.train_split.features, self.collator, *sizes, self.args)
+                write_calibrated(self.folder(variant.base), folder, batches, algo, self.args)
             else:
                 write_with_int8_tables(self.folder(variant.base), folder)
             write_metrics(folder, {**self.measure(folder), "made_from": self.made_from(variant)})

@@ -58,9 +58,8 @@ def post_training_quantization(source, target, batches, algo, args, rounding=Non
                 if weight_name not in self._quantized_weight_var_name:
                     continue
                 if input_name not in inputs:
-                    fetched = [
-                        self._executor.run(self._program, feed=batch, fetch_list=[input_name])[0] for batch in batches
-                    ]
+                    run = functools.partial(self._executor.run, self._program, fetch_list=[input_name])
+                    fetched = (run(feed=batch)[0] for batch in batches)
                     inputs = {input_name: np.concatenate([x.reshape(-1, x.shape[-1]) for x in fetched])}
                 scale = self._weight_scale(weight_name)
                 tensor = self._scope.find_var(weight_name).get_tensor()

@@ -207,12 +207,10 @@ class PruningTrainer(ErnieTrainer):
 
     def evaluate(self, *args, **kwargs):
         """Scores each width, and keeps its weights where they are the best so far."""
-        metrics = {}
         supernet = self.model
         for width_mult in supernet.width_mult_list:
             supernet.set_width(width_mult)
             found = Trainer.evaluate(self, *args, **kwargs)
-            metrics.update({f"{key}_{width_name(width_mult)}": value for key, value in found.items()})
             score = found[f"eval_{self.task.score}"]
             weights = best_weights(self.args.output_dir, width_mult)
             folder, name = os.path.split(weights)
@@ -221,7 +219,7 @@ class PruningTrainer(ErnieTrainer):
                 with new_folder(folder) as part:
                     paddle.save(supernet.student.state_dict(), os.path.join(part, name))
                     write_metrics(part, {"score": score, "step": self.state.global_step})
-        return metrics
+        return found
 
 
 def best_weights(folder, width_mult):

@@ -13,15 +13,13 @@ from ernie.files import copy_config_and_tokenizer
 from ernie.training import ErnieTrainer
 
 
-def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype):
+def calibration_batches(features, collator, batch_size, batch_num, args):
     """Random texts of the training set in batches, {"input_ids", "token_type_ids"}: arrays [batch, length]."""
-    count = min(batch_size * batch_num, len(dataset))
-    chosen = np.random.default_rng(seed).choice(len(dataset), count, replace=False)
-    batches = []
-    for begin in range(0, count, batch_size):
-        batch = collator([dataset[i] for i in chosen[begin : begin + batch_size]])
-        batches.append({name: batch[name].astype(dtype) for name in ("input_ids", "token_type_ids")})
-    return batches
+    count = min(batch_size * batch_num, len(features))
+    chosen = np.random.default_rng(args.seed).choice(len(features), count, replace=False)
+    texts, names = [features[i] for i in chosen], ("input_ids", "token_type_ids")
+    batches = (collator(texts[i : i + batch_size]) for i in range(0, count, batch_size))
+    return [{name: batch[name].astype(args.input_dtype) for name in names} for batch in batches]
 
 
 def adaptive_rounding(weight, scale, inputs):
@@ -118,9 +116,9 @@ class QuantizationAwareTrainer(ErnieTrainer):
         self.float_model.set_state_dict({name: state[name] for name in self.float_model.state_dict()})
         with tempfile.TemporaryDirectory() as part:
             write_model_folder(self.task, self.float_model, self.tokenizer, part, args.input_dtype)
-            texts = (self.train_split.features, self.data_collator, 16, 1, args.seed, args.input_dtype)
-            calibrated, trained = os.path.join(part, "calibrated"), os.path.join(folder, "int8")
-            float_model, batches = os.path.join(part, "model"), calibration_batches(*texts)
+            float_model, calibrated = os.path.join(part, "model"), os.path.join(part, "calibrated")
+            trained = os.path.join(folder, "int8")
+            batches = calibration_batches(self.train_split.features, self.data_collator, 16, 1, args)
             paddle_int8.post_training_quantization(float_model, calibrated, batches, "mse", args)
             paddle_int8.save_qat_model(self.quantizer, model, trained, args.input_dtype)
             scales = zip(*map(paddle_int8.read_matmul_scales, (trained, calibrated)))

@@ -17,6 +17,7 @@ from ernie.results import read_metrics, write_metrics
 from ernie.static_model import run_static_model
 from ernie.tasks import BASELINES, IGNORED
 
+TABLE_HEAD = ("| model | score | change | MB | latency, ms | texts/s |", "|---|---|---|---|---|---|")
 ROUNDS = 7  # turns per model; fewer where texts are long and models large
 
 
@@ -197,13 +198,7 @@ def report_table(report):
         + ".",
     ]
     for engine in report["engines"]:
-        lines += [
-            "",
-            f"{ENGINE_NAMES[engine]}:",
-            "",
-            "| model | score | change | MB | latency, ms | texts/s |",
-            "|---|---|---|---|---|---|",
-        ]
+        lines += ["", f"{ENGINE_NAMES[engine]}:", "", *TABLE_HEAD]
         for row in report["variants"]:
             speed, score = row["speed"][engine], row["scores"][engine]
             lines.append(

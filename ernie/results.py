@@ -36,7 +36,9 @@ def write_settings(model_args, data_args, args, replace=True):
     content = {
         "script": os.path.basename(sys.argv[0]),
         "versions": {"python": platform.python_version(), **packages},
-        **{"model": values_of(model_args), "data": values_of(data_args), "training": values_of(args)},
+        "model": values_of(model_args),
+        "data": values_of(data_args),
+        "training": values_of(args),
     }
     write_json(path, content)
 

@@ -143,15 +143,13 @@ class ErnieTrainer(Trainer):
             eval_dataset=dev and dev.sorted_features,
             tokenizer=pretrained_tokenizer,
             compute_metrics=lambda output: dev.scores(output.predictions),
+            callbacks=[Flow(self), console.TrainingRows(self.name, task.score)],
         )
         self.task, self.data_args = task, data_args
         self.train_split, self.dev_split = train, dev
-        self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
-        for callback in (Flow(self), console.TrainingRows(self.name, task.score)):
-            self.add_callback(callback)
 
     @alone
     def fine_tune(self, model_args):
