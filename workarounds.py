@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import os
 import platform
+import re
 import socket
 import struct
 import sys
@@ -58,16 +59,11 @@ def open_fast_matmul(cpuinfo=None):
     3.0-Nano takes less than half the time with it. A value beyond the processor would crash, so it is set from the
     processor's own flags, never over the user's value. Ends when Paddle links a newer MKL or oneDNN there.
     """
-    if cpuinfo is None:
-        if platform.machine() != "x86_64" or not os.path.exists("/proc/cpuinfo"):
-            return
+    if cpuinfo is None and os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as f:
             cpuinfo = f.read()
-    fields = dict(line.split(":", 1) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
-    fields = {key.strip(): value.split() for key, value in fields.items()}
-    if fields.get("vendor_id") != ["AuthenticAMD"]:
-        return
-    flags = set(fields.get("flags", ()))
+    found = re.search(r"^vendor_id\s*: AuthenticAMD$.*?^flags\s*: (.*?)$", cpuinfo or "", re.DOTALL | re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
     if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7")
     elif flags >= {"avx2", "fma"}:

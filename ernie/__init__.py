@@ -1,10 +1,10 @@
 """What the six scripts share, one file per step, in the order in which data passes through them:
 
-tasks  arguments  data  models  features  training  predictions  metrics  export        run_*.py
-compression  pruning  quantization  dev_set  report  report_picture                     compress_*.py
-argument_table  argument_parser  argument_checks  config_file  plan                     what arguments are read with
-identity  checkpoints  settings            what was made from what: resumed, made again, written down
-errors  files  processes                                                                everywhere
+tasks  arguments  data  models  features  training  results  export                     run_*.py
+compression  pruning  quantization  report  report_picture                              compress_*.py
+argument_table  argument_parser  argument_checks                                        what arguments are read with
+identity  checkpoints                      what was made from what: resumed, made again, written down
+errors  console  files  processes                                                       everywhere
 static_model  onnx_graph  paddle_int8      what depends on Paddle's version: static models, their ONNX form, INT8
 
 `utils.py` gathers the names that the scripts use.

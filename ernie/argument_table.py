@@ -7,14 +7,13 @@ or fail after hours: they are refused, and keep their defaults.
 
 import dataclasses
 import fnmatch
+import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from paddlenlp.trainer import CompressionArguments as PaddleCompressionArguments
 
 from ernie.errors import nearest
-from ernie.plan import ALGORITHMS, STRATEGIES
 from ernie.tasks import TASKS
 
 
@@ -64,8 +63,8 @@ class Row:
     help: str = ""  # without it, --help only names the argument; configs/README.md describes all
     scripts: str = "*"  # that take it
     least: float | None = None
+    below: float = math.inf
     choices: tuple = ()
-    check: Callable = lambda value: None  # what is wrong with a value, or None
     default: object = INHERITED
     metavar: str = ""
     instead_of: str = ""  # those of PaddleNLP's that have no use here, and mean nearly this
@@ -77,9 +76,10 @@ class Row:
         """What is wrong with a value, or None."""
         if self.choices and value not in self.choices:
             return f"none of {', '.join(self.choices)}{nearest(value, self.choices)}"
-        if self.least is not None and not self.least <= value < math.inf:
-            return f"must be {self.least} or more" + (", and finite" if value > 0 else "")
-        return self.check(value)
+        if self.least is not None and not self.least <= value < self.below:
+            limit = "finite" if self.below == math.inf else f"below {self.below}"
+            return f"must be {self.least} or more" + (f", and {limit}" if value > 0 else "")
+        return None
 
 
 def reading(name, help):
@@ -88,14 +88,13 @@ def reading(name, help):
     return Row(name, help, " ".join(f"*_{task.name}" for task in tasks), least=1)
 
 
-def seed_problem(value):
-    return None if value < 2**32 else "must be below 2**32"
-
-
-def max_steps_problem(value):
-    return None if value else "would set no limit; leave it out for that, or --do_train for no training"
-
-
+# What --strategy may be: pruning, then one kind of quantization of matrix products, then that of tables.
+STRATEGIES = tuple(
+    "+".join(filter(None, steps))
+    for steps in itertools.product(("", "dynabert"), ("", "ptq", "qat"), ("", "embeddings"))
+    if any(steps)
+)
+ALGORITHMS = ("mse", "KL", "hist", "avg", "abs_max", "min_max", "emd")
 WHEN = ("no", "steps", "epoch")
 ACTIVATION_RANGES = ("abs_max", "range_abs_max", "moving_average_abs_max")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
@@ -148,7 +147,7 @@ TABLE = {
     "Training": (
         Row("learning_rate", "the largest, of AdamW", least=0),
         Row("num_train_epochs", "passes over the training data", least=0),
-        Row("max_steps", "stop after N steps", least=-1, check=max_steps_problem),
+        Row("max_steps", "stop after N steps", least=-1),
         Row("per_device_train_batch_size", "per batch, of each process", least=1),
         Row("per_device_eval_batch_size", "the same, to score and predict", least=1),
         Row("gradient_accumulation_steps", least=1),
@@ -163,7 +162,7 @@ TABLE = {
         Row("adam_beta1", least=0),
         Row("adam_beta2", least=0),
         Row("adam_epsilon", least=0),
-        Row("seed", "of weights, dropout, batch order", least=0, check=seed_problem),
+        Row("seed", "of weights, dropout, batch order", least=0, below=2**32),
         Row("group_by_length", "random batches, not of texts of similar length"),
         Row("dataloader_drop_last"),
         Row("save_steps", "steps per checkpoint and dev score", least=1),
@@ -171,7 +170,7 @@ TABLE = {
         Row("save_on_each_node"),
         Row("overwrite_output_dir", "drop the checkpoints, start again"),
         Row("resume_from_checkpoint", "resume from DIR (default: the last one)", RUN, metavar="DIR"),
-        # None: `complete_training` settles what nobody says.
+        # None: `settle` says what nobody does.
         Row("save_strategy", "", RUN, choices=WHEN, default=None, instead_of="ignore_save_lr_and_optim"),
         Row("evaluation_strategy", "", RUN, choices=WHEN, default=None),
         Row("eval_steps", "", RUN, least=1, instead_of="max_evaluate_steps minimum_eval_times"),

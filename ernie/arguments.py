@@ -1,7 +1,6 @@
 """Arguments: the command line over the YAML file over the defaults."""
 
 import argparse
-import dataclasses
 import os
 import sys
 
@@ -10,14 +9,13 @@ from ernie_predictor.gpu import too_new_or_old_for_paddle
 from ernie_predictor.machine import usable_cores
 from paddlenlp.trainer import TrainingArguments, set_seed
 from paddlenlp.trainer.integrations import is_visualdl_available
+from paddlenlp.utils.log import logger as paddlenlp_logger
 
 from ernie import console
-from ernie.argument_checks import check_compression, check_training, check_values
-from ernie.argument_parser import ArgumentParser
+from ernie.argument_checks import settle
+from ernie.argument_parser import ArgumentParser, dataset_name
 from ernie.argument_table import CompressionArguments, DataArguments, ModelArguments
-from ernie.config_file import dataset_name, read_config
 from ernie.models import own_lengths
-from ernie.settings import complete_compression, complete_training
 
 
 def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""):
@@ -36,41 +34,34 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
         UsageError: an argument or a key that does not exist, or a value that does not fit.
     """
     compress = arguments_class is CompressionArguments
-    dataclass_types = (ModelArguments, DataArguments, arguments_class)
+    script = task.compress_script if compress else task.script
     device, device_why = default_device()
-    parser = ArgumentParser(
-        *(task, task.compress_script if compress else task.script, dataclass_types, about),
-        {"device": device, "report_to": ["visualdl"] if is_visualdl_available() else ["none"]},
-    )
+    defaults = {"device": device, "report_to": ["visualdl"] if is_visualdl_available() else ["none"]}
+    parser = ArgumentParser(task, script, (ModelArguments, DataArguments, arguments_class), about, defaults)
     said = parser.read(sys.argv[1:] if argv is None else argv)
     if said.get("config"):
-        said = {**read_config(parser, said["config"], task, said.get("dataset"), said.get("data_dir")), **said}
-    values = {**parser.defaults, **said}
-    parser.check_required(values)
+        said = {**parser.read_config(said["config"], said.get("dataset"), said.get("data_dir")), **said}
+    parser.check_required(said)
     # A fine-tuned model is scored, exported and compressed as it was trained.
-    own = {} if values.get("do_train") else own_lengths(task, values["model_name_or_path"])
+    own = {} if said.get("do_train") else own_lengths(task, said["model_name_or_path"])
     values = argparse.Namespace(**{**parser.defaults, **own, **said})
     values.dataset = dataset_name(values.dataset)
-    console.show_paddlenlp(values.verbose)
+    paddlenlp_logger.set_level("INFO" if values.verbose else "WARNING")  # at DEBUG it lists the arguments
     if values.wandb_api_key:
         # From there wandb takes it, too; PaddleNLP would write it to checkpoints and to VisualDL's log.
         os.environ["WANDB_API_KEY"], values.wandb_api_key = values.wandb_api_key, None
-    check_values(values, task, compress)
-    if compress:
-        check_compression(values)
-        complete_compression(values, task)
-    else:
-        check_training(values, task)
-        complete_training(values, task)
+    settle(values, task, compress)
 
     if values.device == "cpu":
         # What several processes talk through, under paddle.distributed.launch; Paddle's own choice needs GPUs.
         os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
 
     try:
-        arguments = fill(dataclass_types, values)
+        # For --do_eval PaddleNLP would turn the strategy "no" to "steps".
+        arguments = parser.parse_dict({**vars(values), "do_eval": False})
     except (ValueError, AssertionError) as e:
         parser.error(str(e))
+    arguments[-1].do_eval = values.do_eval
     if values.device.startswith("gpu") and device == "cpu" and paddle.is_compiled_with_cuda():
         parser.error(f"--device {values.device}: {device_why}")
     try:
@@ -86,20 +77,6 @@ def parse_arguments(task, arguments_class=TrainingArguments, argv=None, about=""
     return arguments
 
 
-def fill(dataclass_types, values):
-    """An object of each dataclass; fields that are no argument of the script keep their defaults."""
-    arguments = []
-    for dataclass_type in dataclass_types:
-        names = [f.name for f in dataclasses.fields(dataclass_type) if f.init and hasattr(values, f.name)]
-        inputs = {name: getattr(values, name) for name in names}
-        if inputs.get("evaluation_strategy") == "no":
-            inputs["do_eval"] = False  # or PaddleNLP would turn "no" to "steps"
-        arguments.append(dataclass_type(**inputs))
-    if hasattr(values, "do_eval"):
-        arguments[-1].do_eval = values.do_eval
-    return arguments
-
-
 def default_device():
     """("gpu" or "cpu", why)."""
     if not paddle.is_compiled_with_cuda():
@@ -107,6 +84,4 @@ def default_device():
     if paddle.device.cuda.device_count() == 0:
         return "cpu", "Paddle sees no GPU"
     reason = too_new_or_old_for_paddle(paddle.device.cuda.get_device_capability(), paddle.version.cuda())
-    if reason:
-        return "cpu", reason
-    return "gpu", "Paddle sees a GPU"
+    return ("cpu", reason) if reason else ("gpu", "Paddle sees a GPU")

@@ -15,7 +15,6 @@ MARK, COMPLETE = "ernie.json", "complete.json"  # files of a checkpoint: written
 TRAINER_STATE = "trainer_state.json"
 WEIGHTS_FILE = "model_state.pdparams"
 PARTS = (WEIGHTS_FILE, "optimizer.pdopt", "scheduler.pdparams", TRAINER_STATE)  # what resuming needs
-LAST = "True"  # --resume_from_checkpoint: the last checkpoint, as with Hugging Face
 
 
 def find_checkpoint(args, identity):
@@ -35,22 +34,21 @@ def find_checkpoint(args, identity):
     if differ:
         raise UserError(f"not the same in all {len(others)} processes: {', '.join(differ)}; every node needs the same")
     if args.resume_from_checkpoint:
-        return _checked_checkpoint(wanted_checkpoint(args), identity)
+        return _named_checkpoint(args, identity)
     found = checkpoints_in(args.output_dir)
-    ours = [path for path in found if is_ours(path)]
+    ours = list(filter(is_ours, found))
     foreign = [path for path in found if path not in ours]
     if foreign:
         logger.warning(f"left alone, since this project did not write them: {', '.join(foreign)}")
     complete = [] if args.overwrite_output_dir else complete_checkpoints(args.output_dir)
-    if complete and not _is_of(complete[-1], identity):
-        complete = []
-    if complete:
+    if complete and _is_of(complete[-1], identity):
         check_parts(complete[-1])
+    else:
+        complete = []
     wait_for_all()  # every process has looked before one removes
-    if args.should_save:
-        for path in ours:
-            if path not in complete:
-                shutil.rmtree(path)
+    for path in ours if args.should_save else ():
+        if path not in complete:
+            shutil.rmtree(path)
     if not complete:
         return None
     console.row("resuming", f"from {complete[-1]}; --overwrite_output_dir starts again")
@@ -66,7 +64,13 @@ def _is_of(checkpoint, identity):
     before, finished = _read(checkpoint)
     changed = differences(before, identity)
     if not changed:
-        _warn_of_the_choice(checkpoint, before, identity)
+        if before[DEV_DATA] and not identity[DEV_DATA]:
+            logger.warning(f"without --do_eval the last checkpoint is the result, not the best one up to {checkpoint}")
+        if identity[DEV_DATA] and not before[DEV_DATA]:
+            logger.warning(
+                f"the checkpoints up to {checkpoint} were saved without --do_eval, so none of them has a score and can "
+                "be the best; --overwrite_output_dir trains again and scores all"
+            )
         return True
     if finished:
         console.row("changed", f"{', '.join(changed)}, since {checkpoint} finished: training again")
@@ -81,16 +85,6 @@ def _is_of(checkpoint, identity):
     )
 
 
-def _warn_of_the_choice(checkpoint, before, now):
-    if before[DEV_DATA] and not now[DEV_DATA]:
-        logger.warning(f"without --do_eval the last checkpoint is the result, not the best one up to {checkpoint}")
-    if now[DEV_DATA] and not before[DEV_DATA]:
-        logger.warning(
-            f"the checkpoints up to {checkpoint} were saved without --do_eval, so none of them has a score and can be "
-            "the best; --overwrite_output_dir trains again and scores all"
-        )
-
-
 def wanted_checkpoint(args):
     """The folder that --resume_from_checkpoint means.
 
@@ -99,7 +93,7 @@ def wanted_checkpoint(args):
     """
     flag = f"--resume_from_checkpoint {args.resume_from_checkpoint}"
     path = args.resume_from_checkpoint
-    if path == LAST:
+    if path == "True":  # the last checkpoint, as with Hugging Face
         found = complete_checkpoints(args.output_dir)
         if not found:
             raise UserError(f"{flag}: {args.output_dir} has no checkpoint; leave it out to start from the beginning")
@@ -110,8 +104,9 @@ def wanted_checkpoint(args):
     return path
 
 
-def _checked_checkpoint(checkpoint, identity):
-    """A checkpoint that the user named: other options are the user's will, other data are not."""
+def _named_checkpoint(args, identity):
+    """The checkpoint that the user named: other options are the user's will, other data are not."""
+    checkpoint = wanted_checkpoint(args)
     if os.path.exists(os.path.join(checkpoint, COMPLETE)):
         differ = differences(_read(checkpoint)[0], identity)
         if CODE in differ:
@@ -125,30 +120,26 @@ def _checked_checkpoint(checkpoint, identity):
 
 def check_parts(path):
     """Raises UserError if a checkpoint lacks a file from which it is resumed."""
-    missing = _missing(path, (*PARTS, COMPLETE) if is_ours(path) else PARTS)
+    parts = (*PARTS, COMPLETE) if is_ours(path) else PARTS
+    missing = [name for name in parts if not os.path.exists(os.path.join(path, name))]
     if missing:
         raise UserError(f"{path} is no complete checkpoint that can be resumed: it lacks {', '.join(missing)}")
 
 
 def check_best(checkpoint):
     """Raises UserError where the best checkpoint is gone: the last one is not the best."""
-    if _missing(checkpoint, [WEIGHTS_FILE]):
+    if not os.path.exists(os.path.join(checkpoint, WEIGHTS_FILE)):
         raise UserError(
             f"{checkpoint}, the best checkpoint of this training, is missing or has no weights: bring it back, or add "
             "--overwrite_output_dir to train again"
         )
 
 
-def _missing(folder, names):
-    return [name for name in names if not os.path.exists(os.path.join(folder, name))]
-
-
 def checkpoints_in(folder):
     """Paths of the folders checkpoint-<step>, by step."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = sorted(step_of(name) for name in names if re.fullmatch(r"checkpoint-\d+", name))
-    paths = [os.path.join(folder, f"checkpoint-{step}") for step in steps]
-    return [path for path in paths if os.path.isdir(path)]
+    paths = [os.path.join(folder, name) for name in names if re.fullmatch(r"checkpoint-\d+", name)]
+    return sorted(filter(os.path.isdir, paths), key=step_of)
 
 
 def complete_checkpoints(folder):

@@ -10,26 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
-from ernie_predictor.int8 import quantize_onnx
 from ernie_predictor.machine import processor_kind
 from ernie_predictor.runtimes import fastest_engine, installed_engines
 from paddlenlp.trainer import TrainingArguments
 from paddlenlp.trainer.trainer_utils import IntervalStrategy
 
-from ernie import console, paddle_int8
+from ernie import console
 from ernie.checkpoints import find_checkpoint
 from ernie.console import logger
-from ernie.dev_set import DevSet
 from ernie.export import write_model_folder
 from ernie.features import Collator
-from ernie.files import check_replaceable, content_hash, copy_config_and_tokenizer, new_folder, say_quantization
+from ernie.files import check_replaceable, content_hash, new_folder, width_name
 from ernie.identity import BASE, TRAINING_DATA, content_hashes, identity
-from ernie.metrics import METRICS, dev_metrics, read_metrics, write_metrics
-from ernie.plan import width_name
-from ernie.processes import alone, check_shared, gather, wait_for_all
-from ernie.pruning import PruningTrainer, Supernet, best_folder, best_model, importance, reorder
-from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated
-from ernie.report import pick_best, write_report
+from ernie.processes import alone, gather, wait_for_all
+from ernie.pruning import PruningTrainer, Supernet, best_weights, importance, narrow, reorder
+from ernie.quantization import QuantizationAwareTrainer, calibration_batches, write_calibrated, write_with_int8_tables
+from ernie.report import DevSet, write_report
+from ernie.results import METRICS, dev_metrics, read_metrics, write_metrics
 
 IMPORTANCE_BATCHES = 64  # of training texts, on which heads and neurons are ranked
 
@@ -119,10 +116,8 @@ class Compression:
 
     @alone
     def compress(self):
-        """Prunes and quantizes as --strategy says; returns the rows of compression_report.json."""
+        """Prunes and quantizes as --strategy says, and writes the report."""
         args = self.args
-        check_shared(args)
-        self.baseline = self.task.baseline(self.dev_split.examples)
         variants = self.variants.values()
         # What one node lacks all make again (--save_on_each_node). Every process has looked before one writes.
         missing = set().union(*gather([variant.name for variant in variants if not self.stands(variant)]))
@@ -143,20 +138,14 @@ class Compression:
                 if args.should_save:
                     console.row("made", f"{self.describe(variant.name)}, {time.perf_counter() - begin:.0f} s")
             else:
-                self.score_again(variant.name)
-                console.row("there", self.describe(variant.name))
+                self.keep(variant.name)
         if not args.should_save:
-            return None
-        names = list(self.variants)
-        for name in self.made_earlier():
-            if name not in names:
-                names.append(name)
-                self.score_again(name)
-                console.row("there", f"{self.describe(name)}, of another command")
-        dataset, score = self.data_args.dataset, self.task.score
-        rows = write_report(args.output_dir, dataset, score, names, self.dev_set, self.baseline, args.max_drop)
-        pick_best(args.output_dir, rows, args.max_drop)
-        return rows
+            return
+        others = [name for name in self.made_earlier() if name not in self.variants]
+        for name in others:
+            self.keep(name, ", of another command")
+        names = [*self.variants, *others]
+        write_report(args.output_dir, self.task.score, names, self.dev_set, args.max_drop)
 
     # What is there, and what it was made from
 
@@ -195,12 +184,9 @@ class Compression:
     def describe(self, name):
         """A line about a variant: what it is, its dev score and the change from the original's, its size."""
         metrics, score = read_metrics(self.folder(name)), self.task.score
-        original = read_metrics(self.folder("export"))[score]
+        change = metrics[score] - read_metrics(self.folder("export"))[score]
         size = os.path.getsize(os.path.join(self.folder(name), "model.onnx")) / 2**20
-        text = (
-            f"{name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} "
-            f"({100 * (metrics[score] - original):+.2f}), {size:.1f} MB"
-        )
+        text = f"{name}: {score.replace('_', ' ')} {100 * metrics[score]:.2f} ({100 * change:+.2f}), {size:.1f} MB"
         if "paddle_int8" in metrics:
             text += f", {100 * metrics['paddle_int8']['agreement']:.1f}% answers as Paddle's INT8"
         return text
@@ -214,7 +200,6 @@ class Compression:
         if not self.args.should_save:
             return
         with new_folder(self.folder(variant.name)) as folder:
-            source = variant.base and self.folder(variant.base)
             if variant.kind in ("export", "width"):
                 model = self.narrow_model(variant) if variant.kind == "width" else self.model
                 write_model_folder(self.task, model, self.tokenizer, folder, self.args.input_dtype)
@@ -222,42 +207,33 @@ class Compression:
                 trained.write_int8(folder)
             elif variant.kind == "ptq":
                 algo, *sizes = variant.options.values()
-                batches = calibration_batches(
-                    self.train_split.features, self.collator, *sizes, self.args.seed, self.args.input_dtype
-                )
-                write_calibrated(source, folder, batches, algo, self.args)
-                copy_config_and_tokenizer(source, folder)
+                batches = calibration_batches(self.train_split.features, self.collator, *sizes, self.args)
+                write_calibrated(self.folder(variant.base), folder, batches, algo, self.args)
             else:
-                quantize_tables(source, folder)
-                copy_config_and_tokenizer(source, folder)
-            quantized = {"ptq": "static", "qat": "static", "embeddings": "embeddings"}
-            say_quantization(folder, quantized.get(variant.kind, "none"))
+                write_with_int8_tables(self.folder(variant.base), folder)
             write_metrics(folder, {**self.measure(folder), "made_from": self.made_from(variant)})
             keep_nested(self.folder(variant.name), folder)
 
-    def score_again(self, name):
-        """Scores a variant that is there with all engines, if one was not installed when it was made."""
-        found = read_metrics(self.folder(name))
+    def keep(self, name, whose=""):
+        """Keeps a variant that is there; scores it with all engines, if one was not installed when it was made."""
+        folder, found = self.folder(name), read_metrics(self.folder(name))
         if self.args.should_save and not {*installed_engines()} <= {found.get("engine"), *found}:
-            write_metrics(self.folder(name), {**self.measure(self.folder(name)), "made_from": found["made_from"]})
+            write_metrics(folder, {**self.measure(folder), "made_from": found["made_from"]})
+        console.row("there", self.describe(name) + whose)
 
     def measure(self, folder):
         """metrics.json of a variant: its dev scores with the engine that the predictor takes for it on this processor,
         and how far the others agree."""
-        onnx_file = os.path.join(folder, "model.onnx")
-        engine = fastest_engine(onnx_file)
-        logits = self.dev_set.onnx_logits(onnx_file, engine)
-        num_examples = len(self.dev_split.examples)
-        metrics = dev_metrics(self.data_args, num_examples, self.dev_set.scores(logits), self.baseline)
-        metrics |= {"engine": engine, "processor": processor_kind()}
-        for other in (name for name in installed_engines() if name != engine):
-            found = self.dev_set.onnx_logits(onnx_file, other)
-            metrics[other] = {**self.dev_set.scores(found), "agreement": self.dev_set.agreement(found, logits)}
-        int8 = os.path.join(folder, "int8")
+        onnx_file, int8 = os.path.join(folder, "model.onnx"), os.path.join(folder, "int8")
+        logits = {engine: self.dev_set.onnx_logits(onnx_file, engine) for engine in installed_engines()}
         if os.path.exists(f"{int8}.pdmodel"):
-            found = self.dev_set.paddle_logits(int8, self.args.input_dtype)
-            agreement = self.dev_set.agreement(found, logits)
-            metrics["paddle_int8"] = {**self.dev_set.scores(found), "agreement": agreement}
+            logits["paddle_int8"] = self.dev_set.paddle_logits(int8, self.args.input_dtype)
+        engine = fastest_engine(onnx_file)
+        own, split = logits.pop(engine), self.dev_split
+        metrics = dev_metrics(self.data_args, split, split.scores(own))
+        metrics |= {"engine": engine, "processor": processor_kind()}
+        for other, found in logits.items():
+            metrics[other] = {**split.scores(found), "agreement": self.dev_set.agreement(found, own)}
         return metrics
 
     # Pruning
@@ -277,13 +253,16 @@ class Compression:
             reorder(model, importance(model, self.importance_batches()))
             if self.args.should_save:
                 for width_mult in self.args.width_mult_list:  # of another training
-                    shutil.rmtree(best_folder(arguments.output_dir, width_mult), ignore_errors=True)
+                    folder = os.path.dirname(best_weights(arguments.output_dir, width_mult))
+                    shutil.rmtree(folder, ignore_errors=True)
         supernet = Supernet(model, self.args.width_mult_list)
         PruningTrainer(self.task, supernet, arguments, *self.of_trainers).run(training, checkpoint)
 
     def narrow_model(self, variant):
         """The best model of a width, after `train_widths`."""
-        return best_model(self.training_folder("dynabert"), variant.options["width_mult"], copy.deepcopy(self.model))
+        width_mult, model = variant.options["width_mult"], copy.deepcopy(self.model)
+        model.set_state_dict(paddle.load(best_weights(self.training_folder("dynabert"), width_mult)))
+        return narrow(model, width_mult)
 
     def importance_batches(self):
         """Random training texts in batches of tensors, with labels; the same for each of several processes.
@@ -318,12 +297,9 @@ class Compression:
         """This command's arguments, for a training with checkpoints in a folder of its own."""
         arguments = copy.copy(self.args)
         arguments.output_dir = self.training_folder(name)
-        arguments.do_train = arguments.do_eval = True
-        arguments.evaluation_strategy = arguments.save_strategy = IntervalStrategy.STEPS
-        arguments.eval_steps = arguments.save_steps
+        arguments.evaluation_strategy, arguments.eval_steps = IntervalStrategy.STEPS, arguments.save_steps
         arguments.load_best_model_at_end = load_best_model_at_end
         arguments.metric_for_best_model = self.task.score if load_best_model_at_end else None
-        arguments.greater_is_better = True
         return arguments
 
 
@@ -343,11 +319,3 @@ def _link(source, target):
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copy2(source, target)
-
-
-def quantize_tables(source, folder):
-    """Embedding tables of a variant's folder in INT8: int8.pdmodel and model.onnx of another."""
-    prefix = "int8" if os.path.exists(os.path.join(source, "int8.pdmodel")) else "model"
-    paddle_int8.quantize_embeddings(os.path.join(source, prefix), os.path.join(folder, "int8"))
-    onnx_files = (os.path.join(path, "model.onnx") for path in (source, folder))
-    quantize_onnx(*onnx_files, None, quantize_tables=True)

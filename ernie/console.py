@@ -16,7 +16,6 @@ from paddlenlp.utils.log import logger as paddlenlp_logger
 from tqdm import tqdm
 
 WIDTH = 12  # of the column of words
-BLANK = " " * WIDTH
 
 logger = logging.getLogger("ernie")
 
@@ -29,42 +28,26 @@ def row(word, text):
     logger.info(f"{word:<{WIDTH - 1}} {text}")
 
 
-class Formatter(logging.Formatter):
-    def format(self, record):
-        text = record.getMessage().strip("\n").replace("\n", "\n" + BLANK)
-        if record.levelno >= logging.WARNING:
-            text = f"{record.levelname.lower():<{WIDTH - 1}} {text}"
-            return f"\033[33m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
-        return text if record.name == logger.name else f"{record.name:<{WIDTH - 1}} {text}"
-
-
 class Handler(logging.Handler):
     """Writes above the bars that are on the screen, to what is standard error at that moment."""
 
     def emit(self, record):
         tqdm.write(self.format(record), file=sys.stderr)
 
-
-def take_over():
-    """One handler for three loggers: the project's, PaddleNLP's and the predictor's, whose package reads the data."""
-    handler = Handler()
-    handler.setFormatter(Formatter())
-    first = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
-    for each, level in (
-        (logger, logging.INFO if first else logging.WARNING),
-        (logging.getLogger("ernie_predictor"), logging.WARNING),
-        (paddlenlp_logger.logger, logging.WARNING),
-    ):
-        each.handlers, each.propagate = [handler], False
-        each.setLevel(level)
+    def format(self, record):
+        text = record.getMessage().strip("\n").replace("\n", "\n" + " " * WIDTH)
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower():<{WIDTH - 1}} {text}"
+            return f"\033[33m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
+        return text if record.name == logger.name else f"{record.name:<{WIDTH - 1}} {text}"
 
 
-take_over()
-
-
-def show_paddlenlp(verbose):
-    """What PaddleNLP says: its warnings, or all but its list of arguments, which it writes at the level DEBUG."""
-    paddlenlp_logger.set_level("INFO" if verbose else "WARNING")
+# Of three loggers: the project's, PaddleNLP's and the predictor's, whose package reads the data.
+for each in (logger, logging.getLogger("ernie_predictor"), paddlenlp_logger.logger):
+    each.handlers, each.propagate = [Handler()], False
+    each.setLevel(logging.WARNING)
+if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+    logger.setLevel(logging.INFO)
 
 
 class TrainingRows(TrainerCallback):
@@ -79,7 +62,7 @@ class TrainingRows(TrainerCallback):
 
     def __init__(self, word, score_name):
         self.word, self.score_name = word, score_name
-        self.training_bar = self.evaluation_bar = None
+        self.evaluation_bar, self.pending = None, {}
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         epochs = state.max_steps * args.gradient_accumulation_steps / len(train_dataloader)
@@ -110,28 +93,24 @@ class TrainingRows(TrainerCallback):
         self.training_bar.update()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is not None and "loss" in logs:
+        if "loss" in logs:
             self.pending["loss"] = logs["loss"]
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        if self.evaluation_bar is None:
-            total = len(eval_dataloader)
-            self.evaluation_bar = progress(desc="evaluating", total=total, disable=args.disable_tqdm or None)
-            self.batches_left = total
-        self.evaluation_bar.update()
-        self.batches_left -= 1
-        if not self.batches_left:  # PaddleNLP tells of the end of an evaluation, not of a prediction
-            self.evaluation_bar.close()
-            self.evaluation_bar = None
+        bar = self.evaluation_bar
+        if bar is None or bar.n == bar.total:
+            bar = progress(desc="evaluating", total=len(eval_dataloader), disable=args.disable_tqdm or None)
+            self.evaluation_bar = bar
+        bar.update()
+        if bar.n == bar.total:  # PaddleNLP tells of the end of an evaluation, not of a prediction
+            bar.close()
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if self.training_bar is not None:
-            self.pending.setdefault("scores", []).append(metrics[f"eval_{self.score_name}"])
+        self.pending.setdefault("scores", []).append(metrics[f"eval_{self.score_name}"])
 
     def on_train_end(self, args, state, control, **kwargs):
         self._write(state)
         self.training_bar.close()
-        self.training_bar = None
 
     def _write(self, state):
         """The row of a step that was logged or evaluated or both: they come one after the other."""

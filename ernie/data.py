@@ -4,6 +4,7 @@ import os
 import unicodedata
 
 from ernie_predictor.data_files import is_test_file, read_file, read_split
+from ernie_predictor.errors import one_line
 from ernie_predictor.formats import check_characters, shown
 from paddlenlp.trainer import CompressionArguments
 
@@ -25,7 +26,7 @@ def load_splits(task, data_args, args):
     splits = [load_examples(task, data_args, split) if use else None for split, use in needed.items()]
     loaded = {split: examples for split, examples in zip(needed, splits) if examples}
     if loaded:
-        folder = os.path.dirname(source_file(next(iter(loaded.values()))))
+        folder = os.path.dirname(next(iter(loaded.values()))[0]["file"])
         counts = ", ".join(f"{len(examples):,} {split}" for split, examples in loaded.items())
         console.row("data", f"{counts} from {folder}")
     task.check_splits(loaded.values())
@@ -57,11 +58,6 @@ def load_examples(task, data_args, split):
     return [{**example, "file": path} for example in examples]
 
 
-def source_file(examples):
-    """The file that examples were read from."""
-    return examples[0]["file"]
-
-
 def fetch_split(dataset, split):
     """Has PaddleNLP's data set builder download a split (once, to its cache); returns the file's path."""
     from paddlenlp.datasets.dataset import import_main_class
@@ -71,10 +67,9 @@ def fetch_split(dataset, split):
     try:
         return builder._get_data(row.hub_splits.get(split, split))
     except Exception as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise UserError(
-            f"{dataset} could not be downloaded ({reason}). Without network, put its files into "
-            f"DIR/{dataset}/ and add --data_dir DIR"
+            f"{dataset} could not be downloaded ({one_line(e)}). Without network, put its files into DIR/{dataset}/ "
+            "and add --data_dir DIR"
         ) from e
 
 
@@ -132,11 +127,8 @@ def _warn_of_twins(labels):
     for label in labels:
         visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
         alike.setdefault(visible.casefold(), []).append(label)
-    twins = [" and ".join(map(ascii_of, group)) for group in alike.values() if len(group) > 1]
+    # What can't be seen is escaped.
+    shown_as = {label: repr(label) if label.isascii() else f"{label!r} ({label!a})" for label in labels}
+    twins = [" and ".join(shown_as[label] for label in group) for group in alike.values() if len(group) > 1]
     if twins:
         logger.warning(f"labels that look alike are different classes: {'; '.join(twins[:5])}")
-
-
-def ascii_of(label):
-    """A label in quotes; what can't be seen is escaped."""
-    return repr(label) if label.isascii() else f"{label!r} ({label!a})"

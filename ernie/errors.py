@@ -21,20 +21,20 @@ def nearest(name, names):
 
 def run(main):
     """Runs a script's main(); an error that the user can fix becomes one message and an exit status."""
+    program = os.path.basename(sys.argv[0])
     try:
         with disk_full_named():
-            main()
+            return main()
     except UserError as e:
-        _say(f"{os.path.basename(sys.argv[0])}: error: {e}")
-        sys.exit(2 if isinstance(e, UsageError) else 1)
+        message, status = f"{program}: error: {e}", 2 if isinstance(e, UsageError) else 1
     except OSError as e:  # no space, no permission
         if e.errno is None:  # of a library, not of the operating system
             raise
-        _say(f"{os.path.basename(sys.argv[0])}: error: {e.filename or 'a file'}: {e.strerror}")
-        sys.exit(1)
+        message, status = f"{program}: error: {e.filename or 'a file'}: {e.strerror}", 1
     except KeyboardInterrupt:
-        _say("\nstopped; the same command resumes from the last checkpoint")
-        sys.exit(130)
+        message, status = "\nstopped; the same command resumes from the last checkpoint", 130
+    tqdm.write(message, file=sys.stderr)  # above the progress bars that are on the screen
+    sys.exit(status)
 
 
 @contextlib.contextmanager
@@ -49,7 +49,3 @@ def disk_full_named(path=None):
             f"{path or e.filename or 'a file'} can't be written: {e.strerror}. What was complete before is untouched: "
             "free some space, and the same command resumes"
         ) from e
-
-
-def _say(message):
-    tqdm.write(message, file=sys.stderr)  # above the progress bars that are on the screen

@@ -9,10 +9,10 @@ from ernie_predictor.runtimes import open_onnx
 
 from ernie import console
 from ernie.errors import UserError
-from ernie.files import new_folder, say_quantization
-from ernie.metrics import write_metrics
+from ernie.files import new_folder
 from ernie.models import on_cpu
 from ernie.onnx_graph import write_onnx
+from ernie.results import write_metrics
 from ernie.static_model import save_static_model
 
 TOLERANCE = 1e-4  # between the logits of the ONNX model and Paddle's, both in float32 on the CPU
@@ -26,7 +26,6 @@ def export_model(task, model, tokenizer, folder, metrics):
     """
     with new_folder(folder) as part:
         error = write_model_folder(task, model, tokenizer, part)
-        say_quantization(part, "none")
         write_metrics(part, metrics or {"note": "not scored: run with --do_eval"})
     size = os.path.getsize(os.path.join(folder, "model.onnx")) / 2**20
     console.row("exported", f"{folder}: model.onnx {size:.1f} MB; logits differ from Paddle's by at most {error:.1e}")
@@ -46,8 +45,8 @@ def write_model_folder(task, model, tokenizer, folder, input_dtype="int64"):
     return error
 
 
-def save_config_and_tokenizer(model, tokenizer, folder):
-    model.config.architectures = [type(model).__name__]
+def save_config_and_tokenizer(model, tokenizer, folder, quantization="none"):
+    model.config.architectures, model.config.quantization = [type(model).__name__], quantization
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

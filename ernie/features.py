@@ -17,6 +17,10 @@ def make_features(task, examples, labelled=True):
 class Split:
     """The examples of one split as features for a model, and what reads answers from their logits.
 
+    Args:
+        task: of `load_task`. From then on it takes what the examples are, such as single texts.
+        labelled: whether the features carry labels.
+
     Attributes:
         examples: as `load_examples` returns them.
         pairs: for each example a `Pair` of texts.
@@ -25,17 +29,23 @@ class Split:
     """
 
     def __init__(self, task, examples, labelled=True):
-        """
-        Args:
-            task: of `load_task`. From then on it takes what the examples are, such as single texts.
-            labelled: whether the features carry labels.
-        """
         self.task, self.examples, self.labels = task, examples, [*task.numbers] if labelled else None
         task.begin(examples)
-        self.pairs = [checked(task, example) for example in examples]
-        truncated = task.truncated
-        inputs, self.notes = tokenize(task, self.pairs)
-        self.features = [{"input_ids": ids, "token_type_ids": types} for ids, types in inputs]
+        self.pairs, self.features, self.notes = [], [], []
+        for example in examples:
+            try:
+                self.pairs.append(task.check(task.item(example)))
+            except UserError as e:
+                raise UserError(f"{example['where']}: {e}") from None
+        truncated, count = task.truncated, len(examples)
+        with console.progress(total=count, desc="tokenizing", disable=count < 2000 or None) as bar:
+            for begin in range(0, count, 1024):
+                inputs, notes = task.tokenize(self.pairs[begin : begin + 1024])
+                self.features += [{"input_ids": ids, "token_type_ids": types} for ids, types in inputs]
+                self.notes += notes
+                bar.update(len(notes))
+        self.order = np.argsort([-len(f["input_ids"]) for f in self.features], kind="stable")
+        self.sorted_features = [self.features[i] for i in self.order]
         task.say_what_is_cut(self, task.truncated - truncated)
         if labelled:
             task.label(self)
@@ -44,14 +54,6 @@ class Split:
     def gold(self):
         return [self.task.gold(example) for example in self.examples]
 
-    @cached_property
-    def order(self):
-        return np.argsort([-len(f["input_ids"]) for f in self.features], kind="stable")
-
-    @cached_property
-    def sorted_features(self):
-        return [self.features[i] for i in self.order]
-
     def answers(self, outputs):
         """One answer per example, as the predictor gives it.
 
@@ -59,10 +61,8 @@ class Split:
             outputs: the model's output array or tuple of arrays [features, ...], in the order of `sorted_features`.
         """
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        logits = [None] * len(self.features)
-        for index, *arrays in zip(self.order, *outputs):
-            logits[index] = tuple(arrays)
-        answers, logits = [], iter(logits)
+        answers = []
+        logits = (tuple(output[place] for output in outputs) for place in np.argsort(self.order))
         pairs = console.progress(self.pairs, desc="reading answers", disable=len(self.pairs) < 2000 or None)
         for pair, note in zip(pairs, self.notes):
             answers += self.task.read([pair], [note], logits)
@@ -71,27 +71,6 @@ class Split:
     def scores(self, outputs):
         """What the answers of `outputs` score, {score: share of 1}."""
         return self.task.score_answers(self.answers(outputs), self.gold)
-
-
-def tokenize(task, pairs):
-    """Tokenizes many texts with a progress bar; (features, notes) as `task.tokenize` returns them."""
-    features, notes = [], []
-    with console.progress(total=len(pairs), desc="tokenizing", disable=len(pairs) < 2000 or None) as bar:
-        for begin in range(0, len(pairs), 1024):
-            chunk = pairs[begin : begin + 1024]
-            more_features, more_notes = task.tokenize(chunk)
-            features += more_features
-            notes += more_notes
-            bar.update(len(chunk))
-    return features, notes
-
-
-def checked(task, example):
-    """An example's `Pair` of texts; an error names file and line."""
-    try:
-        return task.check(task.item(example))
-    except UserError as e:
-        raise UserError(f"{example['where']}: {e}") from None
 
 
 class Collator:

@@ -14,9 +14,9 @@ import tempfile
 import numpy as np
 from ernie_predictor.files import file_hash, new_folder, work_folder, write_text
 
-from ernie.errors import UserError, disk_full_named
+from ernie.errors import UserError
 
-__all__ = ["disk_full_named", "file_hash", "new_folder", "work_folder", "write_text"]
+__all__ = ["file_hash", "new_folder", "work_folder", "write_text"]
 
 
 def write_json(path, content):
@@ -66,22 +66,24 @@ def _is_mount_point(path):
     return os.path.ismount(path)
 
 
-def copy_config_and_tokenizer(source, target):
-    """Copies what a variant shares with the one it is made from."""
+def copy_config_and_tokenizer(source, target, quantization):
+    """Copies what a variant shares with the one it is made from.
+
+    Args:
+        quantization: what config.json is to say: "static" (INT8 with calibrated scales, whether or not the embedding
+            tables are quantized, too) or "embeddings" (nothing but these).
+    """
     for name in os.listdir(source):
         path = os.path.join(source, name)
         if os.path.isfile(path) and name.endswith((".json", ".txt")) and name != "metrics.json":
             shutil.copyfile(path, os.path.join(target, name))
+    with open(os.path.join(source, "config.json"), encoding="utf-8") as f:
+        write_json(os.path.join(target, "config.json"), {**json.load(f), "quantization": quantization})
 
 
-def say_quantization(folder, form):
-    """Says in a folder's config.json how it is quantized: "none", "static" (INT8 with calibrated scales), "embeddings"
-    (nothing but these). An INT8 variant whose embedding tables are quantized, too, stays "static"."""
-    path = os.path.join(folder, "config.json")
-    with open(path, encoding="utf-8") as f:
-        config = json.load(f)
-    if form != "embeddings" or config.get("quantization") != "static":
-        write_json(path, {**config, "quantization": form})
+def width_name(width_mult):
+    """The folder of a width: width_mult_0.75 as in PaddleNLP, but with four digits, width_mult_0.6667."""
+    return f"width_mult_{round(width_mult, 4)}"
 
 
 # Identity by content

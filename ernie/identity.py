@@ -7,9 +7,8 @@ is added later counts, too.
 import paddle
 from ernie_predictor.tasks import TASKS
 
-from ernie.data import source_file
 from ernie.files import content_hash, file_hash
-from ernie.settings import values_of
+from ernie.results import values_of
 
 # What is not an argument, as messages name it.
 CODE, TRAINING_DATA, DEV_DATA = "the project's training code", "the training data", "the dev data"
@@ -17,29 +16,28 @@ VOCABULARY, WEIGHTS, BASE = "the vocabulary", "the model's weights", "the model 
 VERSION = 4  # of the code: another number makes everything again
 
 # Arguments that change no result.
-NO_EFFECT = frozenset(
-    (
-        # what else is done, where files are, and how they are written and read
-        *("do_train", "do_eval", "do_predict", "do_export", "overwrite_output_dir", "resume_from_checkpoint"),
-        *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
-        *("save_total_limit", "save_on_each_node"),
-        # what is said
-        *("logging_dir", "logging_strategy", "logging_steps", "run_name", "verbose", "disable_tqdm", "report_to"),
-        # how the same is computed
-        *("device", "local_rank", "per_device_eval_batch_size", "dataloader_num_workers", "use_fast_tokenizer"),
-        # which variants a compression makes, each with options of its own, and which of them it takes for the best
-        *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
-    )
-)
+NO_EFFECT = {
+    # what else is done, where files are, and how they are written and read
+    *("do_train", "do_eval", "do_predict", "do_export", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("model_name_or_path", "config", "data_dir", "output_dir", "export_model_dir"),
+    *("save_total_limit", "save_on_each_node"),
+    # what is said
+    *("logging_dir", "logging_strategy", "logging_steps", "run_name", "verbose", "disable_tqdm", "report_to"),
+    # how the same is computed
+    *("device", "local_rank", "per_device_eval_batch_size", "dataloader_num_workers", "use_fast_tokenizer"),
+    # which variants a compression makes, each with options of its own, and which of them it takes for the best
+    *("strategy", "algo_list", "batch_size_list", "batch_num_list", "max_drop"),
+}
 # These decide only which checkpoint is the best: they count where the dev data decide it.
-CHOOSING = frozenset(
-    (
-        *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    )
-)
+CHOOSING = {
+    *("save_strategy", "save_steps", "evaluation_strategy", "eval_steps"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+}
+# Of config.json: where the model comes from, who wrote it, what PaddleNLP adds with the first loss, and the vocabulary,
+# which counts by itself.
+NOT_OF_WEIGHTS = {"_name_or_path", "architectures", "paddlenlp_version", "problem_type", "vocab_crc32"}
 # How long texts are cut and answers are chosen: they count for the tasks that do so.
-OF_READING = frozenset(name for task in TASKS.values() for name in task.defaults)
+OF_READING = {name for task in TASKS.values() for name in task.defaults}
 
 
 def identity(arguments, task, contents, without=()):
@@ -66,27 +64,17 @@ def content_hashes(model, tokenizer, train, dev):
         tokenizer: PaddleNLP's.
         train, dev: `Split`s; dev None where it does not decide which checkpoint is the best.
     """
-    return {
-        TRAINING_DATA: file_hash(source_file(train.examples)),
-        DEV_DATA: file_hash(source_file(dev.examples)) if dev else None,
-        VOCABULARY: content_hash(tokenizer.get_vocab(), tokenizer.do_lower_case),
-        WEIGHTS: weights_hash(model),
-    }
-
-
-# Of config.json: where the model comes from, who wrote it, what PaddleNLP adds with the first loss, and the vocabulary,
-# which counts by itself.
-NOT_OF_WEIGHTS = {"_name_or_path", "architectures", "paddlenlp_version", "problem_type", "vocab_crc32"}
-
-
-def weights_hash(model):
-    """Hash of a model's weights and config.json, without a new head, of which another device draws other weights."""
     config = model.config.to_dict()
-    parts = [{name: config[name] for name in config.keys() - NOT_OF_WEIGHTS}]
-    new_weights = getattr(model, "new_weights", ())
+    weights = [{name: config[name] for name in config.keys() - NOT_OF_WEIGHTS}]
     for name, tensor in sorted(model.state_dict().items()):
-        parts += [name] if name in new_weights else [name, tensor.numpy()]
-    return content_hash(*parts)
+        # Without a new head, of which another device draws other weights.
+        weights += [name] if name in model.new_weights else [name, tensor.numpy()]
+    return {
+        TRAINING_DATA: file_hash(train.examples[0]["file"]),
+        DEV_DATA: file_hash(dev.examples[0]["file"]) if dev else None,
+        VOCABULARY: content_hash(tokenizer.get_vocab(), tokenizer.do_lower_case),
+        WEIGHTS: content_hash(*weights),
+    }
 
 
 def differences(before, now):

@@ -79,8 +79,7 @@ def _check_fine_tuned(task, model_args, data_args, labels=()):
 
 def is_of(task, config):
     """Whether a model is one of this task, by its config.json."""
-    found = task_in(config)
-    return found is not None and found.name == task.name
+    return getattr(task_in(config), "name", None) == task.name
 
 
 def own_lengths(task, name):
@@ -91,22 +90,19 @@ def own_lengths(task, name):
         the folder does not say. What is wrong with it, `check_model` tells.
     """
     try:
-        config, tokenizer_config = (_read_json(name, file) for file in ("config.json", "tokenizer_config.json"))
+        config = read_model_config(name)
+        with open(os.path.join(name, "tokenizer_config.json"), encoding="utf-8") as f:
+            length = json.load(f).get("model_max_length")
     except (OSError, ValueError):
         return {}
     if not is_of(task, config):
         return {}
     params = (config.get("task_specific_params") or {}).get(task.params_name) or {}
     params = {key: params[key] for key in task.defaults if key in params}
-    length, longest = tokenizer_config.get("model_max_length"), config.get("max_position_embeddings")
+    longest = config.get("max_position_embeddings")
     if isinstance(length, int) and isinstance(longest, int) and length >= SHORTEST:
         params["max_seq_length"] = min(length, longest)
     return params
-
-
-def _read_json(folder, name):
-    with open(os.path.join(folder, name), encoding="utf-8") as f:
-        return json.load(f)
 
 
 def _has_weights(folder):
@@ -116,14 +112,12 @@ def _has_weights(folder):
 def read_model_config(name):
     """config.json of a model folder as a dict; {} for a name of the hub."""
     folder = local_folder(name)
-    return {} if folder is None else read_config(name, "--model_name_or_path", _how_to_convert(folder))
-
-
-def _how_to_convert(folder):
-    if not os.path.isfile(os.path.join(folder, "model_config.json")):
-        return ""
-    call = "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-    return f". PaddleNLP before 2.5 wrote model_config.json: PaddleNLP 2.5 or later converts such a folder with {call}"
+    if folder is None:
+        return {}
+    older = os.path.isfile(os.path.join(folder, "model_config.json"))
+    how = "PaddleNLP 2.5 or later converts such a folder with AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    hint = f". PaddleNLP before 2.5 wrote model_config.json: {how}" if older else ""
+    return read_config(name, "--model_name_or_path", hint)
 
 
 def read_labels(name):
@@ -138,14 +132,10 @@ def load_tokenizer(name, data_args):
         UserError: it can't be had, or is not ERNIE's.
     """
     folder = local_folder(name)
+    if folder is not None:
+        fast_tokenizers.load_vocab(os.path.join(folder, "vocab.txt"))  # its errors name the file
     try:
-        if folder is not None:
-            fast_tokenizers.load_vocab(os.path.join(folder, "vocab.txt"))  # its errors name the file
-            tokenizer = PaddleNLPTokenizer.from_pretrained(folder)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-    except UserError:
-        raise
+        tokenizer = PaddleNLPTokenizer.from_pretrained(folder) if folder else AutoTokenizer.from_pretrained(name)
     except Exception as e:
         message = _cannot_load("tokenizer", name, folder, e)
         if folder is None and data_args.data_dir is None:
@@ -227,11 +217,8 @@ def load_model(task, model_args, data_args, fine_tuned):
         raise UsageError(f"--max_seq_length {data_args.max_seq_length}: {name} takes up to {longest} tokens")
     layers, width = model.config.num_hidden_layers, model.config.hidden_size
     weights = sum(int(p.size) for p in model.parameters()) / 1e6
-    console.row(
-        "model",
-        f"{name}: {layers} layers, {width} wide, {weights:.3g} million weights"
-        + (f"; {len(labels)} labels" if labels else ""),
-    )
+    labelled = f"; {len(labels)} labels" if labels else ""
+    console.row("model", f"{name}: {layers} layers, {width} wide, {weights:.3g} million weights{labelled}")
     return model
 
 
@@ -245,11 +232,11 @@ def _new_head_expected():
 
     def keep(record):
         text = record.getMessage()
+        if "newly initialized" not in text:
+            return "were not used when" not in text
         missing = re.findall(r"(?:'|^- )([\w.]+)(?:'|: found shape)", text, re.MULTILINE)
-        if "newly initialized" in text:
-            new_weights.update(missing)
-        head_alone = missing and all(key.startswith("classifier.") for key in missing)
-        return not ("newly initialized" in text and head_alone) and "were not used when" not in text
+        new_weights.update(missing)
+        return not (missing and all(key.startswith("classifier.") for key in missing))
 
     paddlenlp_logger.logger.addFilter(keep)
     try:

@@ -1,9 +1,7 @@
 """From a static Paddle model to a clean ONNX graph: conversion, and the passes over what the converter writes."""
 
 import collections
-import contextlib
 import os
-import sys
 
 import onnx
 import paddle2onnx
@@ -24,16 +22,10 @@ def write_onnx(folder, output_names, first_token_only=False):
         output_names: names of the graph's outputs, in order.
         first_token_only: the model reads the first token's output alone; see `compute_first_token_only`.
     """
-    target = os.path.join(folder, "model.onnx")
-    with _silence_stdout():
-        paddle2onnx.export(
-            os.path.join(folder, "model.pdmodel"),
-            os.path.join(folder, "model.pdiparams"),
-            target,
-            opset_version=13,
-            enable_onnx_checker=False,  # checked below, after the passes
-        )
-    model = onnx.load(target)
+    files = (os.path.join(folder, name) for name in ("model.pdmodel", "model.pdiparams"))
+    # Checked below, after the passes.
+    converted = paddle2onnx.export(*files, opset_version=13, verbose=False, enable_onnx_checker=False)
+    model = onnx.load_from_string(converted)
     constants_to_initializers(model.graph)
     fold_masked_embeddings(model.graph)
     drop_unused_and_equal_initializers(model.graph)
@@ -41,7 +33,7 @@ def write_onnx(folder, output_names, first_token_only=False):
     if first_token_only:
         compute_first_token_only(model.graph)
     onnx.checker.check_model(model)
-    onnx.save(model, target)
+    onnx.save(model, os.path.join(folder, "model.onnx"))
 
 
 def constants_to_initializers(graph):
@@ -154,18 +146,3 @@ def compute_first_token_only(graph):
                 taker.input[index] = "first_token"
     graph.node.insert(list(graph.node).index(queries), first)
     return True
-
-
-@contextlib.contextmanager
-def _silence_stdout():
-    """The converter prints from C++ straight to file descriptor 1."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(null)

@@ -7,6 +7,8 @@ import contextlib
 import functools
 import logging
 import os
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import paddle
@@ -56,9 +58,8 @@ def post_training_quantization(source, target, batches, algo, args, rounding=Non
                 if weight_name not in self._quantized_weight_var_name:
                     continue
                 if input_name not in inputs:
-                    fetched = [
-                        self._executor.run(self._program, feed=batch, fetch_list=[input_name])[0] for batch in batches
-                    ]
+                    run = functools.partial(self._executor.run, self._program, fetch_list=[input_name])
+                    fetched = (run(feed=batch)[0] for batch in batches)
                     inputs = {input_name: np.concatenate([x.reshape(-1, x.shape[-1]) for x in fetched])}
                 scale = self._weight_scale(weight_name)
                 tensor = self._scope.find_var(weight_name).get_tensor()
@@ -88,31 +89,20 @@ def post_training_quantization(source, target, batches, algo, args, rounding=Non
         def _save_output_threshold(self):
             pass  # outputs are not sampled
 
-    class NoObservers:
-        def __init__(self, **_):
-            pass
-
-        def apply(self, graph):
-            return graph
-
-    class Batches(paddle.io.IterableDataset):
-        def __iter__(self):
-            return iter(batches)
-
     fixed = {
         "tqdm": _no_bar,
-        "AddQuantDequantForInferencePass": NoObservers,
+        "AddQuantDequantForInferencePass": lambda **_: SimpleNamespace(apply=lambda graph: graph),  # no observers
         "QuantWeightPass": functools.partial(paddle_ptq.QuantWeightPass, bias_correction=args.bias_correction),
     }
+    _quieten("paddle.static")
     with (
         static_mode() as executor,
-        _replaced(paddle_ptq, **fixed),
-        _replaced(quantization_pass, tqdm=_no_bar),
-        _quiet_loggers("paddle.static"),
+        patch.multiple(paddle_ptq, **fixed),
+        patch.object(quantization_pass, "tqdm", _no_bar),
     ):
         calibration = MatMulCalibration(
             executor=executor,
-            data_loader=paddle.io.DataLoader(Batches(), batch_size=None),
+            data_loader=paddle.io.DataLoader(batches, batch_size=None),
             model_dir=os.path.dirname(source),
             model_filename=os.path.basename(source) + ".pdmodel",
             params_filename=os.path.basename(source) + ".pdiparams",
@@ -146,12 +136,7 @@ def prepare_qat(model, args):
             "weight_preprocess_type": "PACT" if args.use_pact else None,
             "weight_quantize_type": args.weight_quantize_type,
             "activation_quantize_type": args.activation_quantize_type or "moving_average_abs_max",
-            "weight_bits": 8,
-            "activation_bits": 8,
-            "dtype": "int8",
-            "quantizable_layer_type": ["Linear"],
             "moving_rate": args.moving_rate,
-            "onnx_format": True,
         }
     )
     quantizer.quantize(model)
@@ -174,7 +159,8 @@ def save_qat_model(quantizer, model, target, input_dtype="int64"):
     for layer in model.sublayers():
         if isinstance(layer, QuantizedLinear):
             layer._act_preprocess = layer._weight_preprocess = None
-    with _quiet_loggers("paddle.static"), _replaced(quantization_pass, tqdm=_no_bar):
+    _quieten("paddle.static")
+    with patch.object(quantization_pass, "tqdm", _no_bar):
         quantizer.imperative_qat.save_quantized_model(model, target, input_spec=input_spec(input_dtype))
     with contextlib.suppress(FileNotFoundError):
         os.remove(f"{target}.pdiparams.info")
@@ -187,15 +173,14 @@ def quantize_embeddings(source, target):
     """
     from paddleslim.quant import quant_embedding
 
-    with static_mode() as executor, _quiet_loggers("paddleslim"):
+    _quieten("paddleslim")
+    with static_mode() as executor:
         program, inputs, outputs = paddle.static.load_inference_model(source, executor)
         config = {"quantize_op_types": ["lookup_table_v2"], "lookup_table_v2": {"quantize_type": "abs_max"}}
         names = [output.name for output in outputs]
         program = quant_embedding(program, executor.place, config)
-        block = program.global_block()
-        paddle.static.save_inference_model(
-            target, [block.var(n) for n in inputs], [block.var(n) for n in names], executor, program=program
-        )
+        ends = ([program.global_block().var(name) for name in part] for part in (inputs, names))
+        paddle.static.save_inference_model(target, *ends, executor, program=program)
 
 
 def read_matmul_scales(prefix):
@@ -236,27 +221,8 @@ def _matmuls(program):
     return [op for op in program.global_block().ops if op.type in ("matmul", "matmul_v2")]
 
 
-@contextlib.contextmanager
-def _replaced(module, **attributes):
-    saved = {name: getattr(module, name) for name in attributes}
-    try:
-        for name, value in attributes.items():
-            setattr(module, name, value)
-        yield
-    finally:
-        for name, value in saved.items():
-            setattr(module, name, value)
-
-
-@contextlib.contextmanager
-def _quiet_loggers(name):
+def _quieten(package):
     """Only errors from a package's loggers, each of which has a level of its own."""
-    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith(name)]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(package):
+            logging.getLogger(name).setLevel(logging.ERROR)

@@ -18,6 +18,7 @@ from ernie.console import logger
 from ernie.errors import UsageError, UserError
 from ernie.files import write_json
 
+IN_USE = ".in_use."  # how the marks of folders begin
 LIMIT = 3600  # seconds that the first process waits for the others: one may download or tokenize for long
 TELL = 60  # seconds after which it says so
 _rounds = itertools.count()
@@ -93,11 +94,13 @@ def check_shared(args):
 
 
 def alone(method):
-    """For a method of a trainer that trains or compresses: refuses where another command does so in --output_dir."""
+    """For a method that trains or compresses: refuses where another command does so in --output_dir, or where several
+    nodes can't (`check_shared`)."""
 
     @functools.wraps(method)
     def in_its_folder(self, *args, **kwargs):
         with alone_in(self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
+            check_shared(self.args)
             return method(self, *args, **kwargs)
 
     return in_its_folder
@@ -120,33 +123,27 @@ def alone_in(folder):
     try:
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.startswith(IN_USE) and path != mine:
-                _check_other(folder, path)
+            if not name.startswith(IN_USE) or path == mine:
+                continue
+            try:
+                with open(path, encoding="utf-8") as f:
+                    other = json.load(f)
+            except FileNotFoundError:  # it has ended meanwhile
+                continue
+            if other["system"] == system() and other["started"] == started(other["pid"]):
+                raise UserError(
+                    f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, "
+                    "or choose another --output_dir"
+                )
+            if other["host"] == host:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+            else:
+                logger.warning(
+                    f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from "
+                    f"here; if it has ended, remove {path}"
+                )
         yield
     finally:
         with contextlib.suppress(OSError):
             os.remove(mine)
-
-
-IN_USE = ".in_use."
-
-
-def _check_other(folder, path):
-    try:
-        with open(path, encoding="utf-8") as f:
-            other = json.load(f)
-    except FileNotFoundError:  # it has ended meanwhile
-        return
-    if other["system"] == system() and other["started"] == started(other["pid"]):
-        raise UserError(
-            f"another process (pid {other['pid']}) trains or compresses in {folder}: wait until it has ended, or "
-            "choose another --output_dir"
-        )
-    if other["host"] == platform.node():
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
-    else:
-        logger.warning(
-            f"{folder} may be in use by process {other['pid']} of {other['host']}, which can't be seen from here; if "
-            f"it has ended, remove {path}"
-        )

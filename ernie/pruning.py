@@ -15,21 +15,23 @@ from paddle import nn
 from paddlenlp.trainer import Trainer
 
 from ernie import console
-from ernie.files import new_folder
-from ernie.metrics import read_metrics, write_metrics
-from ernie.plan import width_name
+from ernie.files import new_folder, width_name
+from ernie.results import read_metrics, write_metrics
 from ernie.training import ErnieTrainer
 
 # The weight of the hidden states' squared error beside the logits' cross entropy (PaddleNLP's lambda_distill).
 HIDDEN_WEIGHT = 0.1
 
-WEIGHTS = "model_state.pdparams"
-
-PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "linear1", "linear2")
-
 
 def encoder_layers(model):
     return getattr(model, model.base_model_prefix).encoder.layers
+
+
+def linear_layers(layer):
+    """(module, the name that it has for a linear layer) for all of an encoder layer, in the order of `narrow`."""
+    attention = layer.self_attn
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    return [*((attention, name) for name in names), (layer, "linear1"), (layer, "linear2")]
 
 
 def kept_sizes(layer, width_mult):
@@ -125,10 +127,8 @@ class Supernet(nn.Layer):
         self.width_mult_list = width_mult_list
         for layer in encoder_layers(model):
             layer.self_attn.full_num_heads = layer.self_attn.num_heads
-            for name in PROJECTIONS:
-                owner = layer.self_attn if "." in name else layer
-                attribute = name.rpartition(".")[2]
-                setattr(owner, attribute, ElasticLinear(getattr(owner, attribute)))
+            for owner, name in linear_layers(layer):
+                setattr(owner, name, ElasticLinear(getattr(owner, name)))
 
     def set_width(self, width_mult):
         for layer in encoder_layers(self.student):
@@ -189,13 +189,12 @@ def narrow(model, width_mult):
         heads, neurons = kept_sizes(layer, width_mult)
         inner = heads * attention.head_dim
         sizes = [(None, inner), (None, inner), (None, inner), (inner, None), (None, neurons), (neurons, None)]
-        for name, (rows, columns) in zip(PROJECTIONS, sizes):
-            owner = attention if "." in name else layer
-            old = getattr(owner, name.rpartition(".")[2])
+        for (owner, name), (rows, columns) in zip(linear_layers(layer), sizes):
+            old = getattr(owner, name)
             new = nn.Linear(rows or old.weight.shape[0], columns or old.weight.shape[1])
             new.weight.set_value(old.weight[:rows, :columns])
             new.bias.set_value(old.bias[:columns])
-            setattr(owner, name.rpartition(".")[2], new)
+            setattr(owner, name, new)
         attention.num_heads = heads
     model.config.width_mult = width_mult
     return model
@@ -208,28 +207,21 @@ class PruningTrainer(ErnieTrainer):
 
     def evaluate(self, *args, **kwargs):
         """Scores each width, and keeps its weights where they are the best so far."""
-        metrics = {}
         supernet = self.model
         for width_mult in supernet.width_mult_list:
             supernet.set_width(width_mult)
             found = Trainer.evaluate(self, *args, **kwargs)
-            metrics.update({f"{key}_{width_name(width_mult)}": value for key, value in found.items()})
             score = found[f"eval_{self.task.score}"]
-            folder = best_folder(self.args.output_dir, width_mult)
+            weights = best_weights(self.args.output_dir, width_mult)
+            folder, name = os.path.split(weights)
             best = read_metrics(folder)
             if self.args.should_save and (best is None or score > best["score"]):
                 with new_folder(folder) as part:
-                    paddle.save(supernet.student.state_dict(), os.path.join(part, WEIGHTS))
+                    paddle.save(supernet.student.state_dict(), os.path.join(part, name))
                     write_metrics(part, {"score": score, "step": self.state.global_step})
-        return metrics
+        return found
 
 
-def best_folder(folder, width_mult):
-    """Where a `PruningTrainer` keeps the best weights of a width, in its folder."""
-    return os.path.join(folder, width_name(width_mult))
-
-
-def best_model(folder, width_mult, model):
-    """Makes a model the best narrow one of a width."""
-    model.set_state_dict(paddle.load(os.path.join(best_folder(folder, width_mult), WEIGHTS)))
-    return narrow(model, width_mult)
+def best_weights(folder, width_mult):
+    """The file in which a `PruningTrainer` keeps the best weights of a width, in its folder."""
+    return os.path.join(folder, width_name(width_mult), "model_state.pdparams")

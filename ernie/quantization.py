@@ -9,18 +9,17 @@ from ernie_predictor.int8 import quantize_onnx
 
 from ernie import paddle_int8
 from ernie.export import save_config_and_tokenizer, write_model_folder
+from ernie.files import copy_config_and_tokenizer
 from ernie.training import ErnieTrainer
 
 
-def calibration_batches(dataset, collator, batch_size, batch_num, seed, dtype):
+def calibration_batches(features, collator, batch_size, batch_num, args):
     """Random texts of the training set in batches, {"input_ids", "token_type_ids"}: arrays [batch, length]."""
-    count = min(batch_size * batch_num, len(dataset))
-    chosen = np.random.default_rng(seed).choice(len(dataset), count, replace=False)
-    batches = []
-    for begin in range(0, count, batch_size):
-        batch = collator([dataset[i] for i in chosen[begin : begin + batch_size]])
-        batches.append({name: batch[name].astype(dtype) for name in ("input_ids", "token_type_ids")})
-    return batches
+    count = min(batch_size * batch_num, len(features))
+    chosen = np.random.default_rng(args.seed).choice(len(features), count, replace=False)
+    texts, names = [features[i] for i in chosen], ("input_ids", "token_type_ids")
+    batches = (collator(texts[i : i + batch_size]) for i in range(0, count, batch_size))
+    return [{name: batch[name].astype(args.input_dtype) for name in names} for batch in batches]
 
 
 def adaptive_rounding(weight, scale, inputs):
@@ -72,7 +71,7 @@ def adaptive_rounding(weight, scale, inputs):
 
 
 def write_calibrated(source, folder, batches, algo, args):
-    """Post-training quantization of a model folder: int8.pdmodel, and model.onnx with the same scales.
+    """Post-training quantization: a model folder with int8.pdmodel, and model.onnx with the same scales.
 
     Args:
         source: the folder of an FP32 variant.
@@ -85,6 +84,15 @@ def write_calibrated(source, folder, batches, algo, args):
     paddle_int8.post_training_quantization(model, target, batches, algo, args, rounding)
     scales = paddle_int8.read_matmul_scales(target)
     quantize_onnx(model + ".onnx", os.path.join(folder, "model.onnx"), scales)
+    copy_config_and_tokenizer(source, folder, "static")
+
+
+def write_with_int8_tables(source, folder):
+    """The model folder of a variant, with embedding tables in INT8, too."""
+    static = os.path.exists(os.path.join(source, "int8.pdmodel"))
+    paddle_int8.quantize_embeddings(os.path.join(source, "int8" if static else "model"), os.path.join(folder, "int8"))
+    quantize_onnx(*(os.path.join(path, "model.onnx") for path in (source, folder)), None, quantize_tables=True)
+    copy_config_and_tokenizer(source, folder, "static" if static else "embeddings")
 
 
 class QuantizationAwareTrainer(ErnieTrainer):
@@ -99,7 +107,7 @@ class QuantizationAwareTrainer(ErnieTrainer):
         super().__init__(task, model, args, *more)
 
     def write_int8(self, folder):
-        """int8.pdmodel with the trained scales, and model.onnx with the same.
+        """A model folder with int8.pdmodel, with the trained scales, and model.onnx with the same.
 
         Training learns no scales for attention's products of two activations; these are calibrated.
         """
@@ -108,18 +116,12 @@ class QuantizationAwareTrainer(ErnieTrainer):
         self.float_model.set_state_dict({name: state[name] for name in self.float_model.state_dict()})
         with tempfile.TemporaryDirectory() as part:
             write_model_folder(self.task, self.float_model, self.tokenizer, part, args.input_dtype)
-            batches = calibration_batches(
-                self.train_split.features, self.data_collator, 16, 1, args.seed, args.input_dtype
-            )
-            calibrated = os.path.join(part, "calibrated")
-            paddle_int8.post_training_quantization(os.path.join(part, "model"), calibrated, batches, "mse", args)
+            float_model, calibrated = os.path.join(part, "model"), os.path.join(part, "calibrated")
             trained = os.path.join(folder, "int8")
+            batches = calibration_batches(self.train_split.features, self.data_collator, 16, 1, args)
+            paddle_int8.post_training_quantization(float_model, calibrated, batches, "mse", args)
             paddle_int8.save_qat_model(self.quantizer, model, trained, args.input_dtype)
-            products = [
-                other if product[0] is None else product
-                for product, other in zip(
-                    paddle_int8.read_matmul_scales(trained), paddle_int8.read_matmul_scales(calibrated)
-                )
-            ]
-            quantize_onnx(os.path.join(part, "model.onnx"), os.path.join(folder, "model.onnx"), products)
-        save_config_and_tokenizer(self.float_model, self.tokenizer, folder)
+            scales = zip(*map(paddle_int8.read_matmul_scales, (trained, calibrated)))
+            products = [other if product[0] is None else product for product, other in scales]
+            quantize_onnx(float_model + ".onnx", os.path.join(folder, "model.onnx"), products)
+        save_config_and_tokenizer(self.float_model, self.tokenizer, folder, "static")

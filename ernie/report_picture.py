@@ -37,22 +37,14 @@ def draw_report(report, best, path):
             axes.plot(*place, "o", color=colour, markersize=size, markeredgecolor="white", zorder=order)
             axes.annotate(str(number), place, ha="center", va="center", color="white", fontsize=8, zorder=order)
             name = f"{number}  {row['variant']}" + (" (best)" if row is best else "")
-            axes.text(
-                1.03,
-                1 - (number - 0.5) / max(len(rows), 16),
-                name,
-                transform=axes.transAxes,
-                va="center",
-                color=INK,
-                fontsize=9,
-                fontweight="bold" if row is best else "normal",
-            )
+            height = 1 - (number - 0.5) / max(len(rows), 16)
+            style = {"color": INK, "fontsize": 9, "fontweight": "bold" if row is best else "normal"}
+            axes.text(1.03, height, name, transform=axes.transAxes, va="center", **style)
         axes.margins(0.1)
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        axes.set_xlabel(
-            f"times as fast as {rows[0]['variant']}, in batches of 32, with the engine that the predictor takes"
-        )
+        times = f"times as fast as {rows[0]['variant']}"
+        axes.set_xlabel(f"{times}, in batches of 32, with the engine that the predictor takes")
         axes.set_ylabel(f"dev {report['score'].replace('_', ' ')}, %")
         axes.set_title(f"{report['dataset']}: {report['num_examples']} dev examples; {report['machine']}", fontsize=10)
         with work_folder(os.path.dirname(path), "picture") as work:

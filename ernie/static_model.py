@@ -14,13 +14,10 @@ def save_static_model(model, folder, input_dtype="int64"):
         input_dtype: their type, "int64" or "int32".
     """
     inputs = input_spec(input_dtype)
-    was_training = model.training
     model.eval()
     static = paddle.jit.to_static(model, input_spec=inputs, full_graph=True)
     paddle.jit.save(static, os.path.join(folder, "model"))
     model.forward.rollback()  # the model continues as a dynamic one
-    if was_training:
-        model.train()
     # Names of variables for debuggers only; no runtime reads it.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(folder, "model.pdiparams.info"))

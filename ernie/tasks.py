@@ -37,6 +37,11 @@ class TrainingTask:
     labels_of: ClassVar[Callable] = staticmethod(lambda examples: [])  # training examples -> labels, in their order
     one_label: ClassVar[Callable] = staticmethod(lambda label: f"has one class, {label!r}")  # what is wrong with that
     baseline: ClassVar[Callable]  # labelled examples -> {name, of `BASELINES`: score} of a trivial answer
+    # Split -> None: adds `label_names` to its features; raises UserError, with its place, for an unknown label.
+    label: ClassVar[Callable]
+    result: ClassVar[Callable]  # (example, pair, answer) -> what a row of test_results.json holds beside the id
+    # (Split, rows of test_results.json, path) -> the text of the file, at the path, that the leaderboard takes.
+    leaderboard: ClassVar[Callable]
 
     @classmethod
     def check_splits(cls, splits):
@@ -51,20 +56,8 @@ class TrainingTask:
             what, limit = self.limit()
             logger.warning(f"{truncated:,} of {len(split.examples):,} {what}s are truncated at {limit} tokens")
 
-    def label(self, split):
-        """Adds `label_names` to the features of a `Split`; raises UserError, with its place, for an unknown label."""
-        raise NotImplementedError
-
     def keep_params(self, params, model, dataset):
         """Takes what a fine-tuned model's config.json says and the data do not; raises UserError where they differ."""
-
-    def result(self, example, pair, answer):
-        """What a row of test_results.json holds beside the id."""
-        raise NotImplementedError
-
-    def leaderboard(self, split, results, path):
-        """The text of the file, at `path`, that the leaderboard takes; `results` are the rows of test_results.json."""
-        raise NotImplementedError
 
 
 def _unknown_label(example, label, labels):
@@ -213,7 +206,11 @@ class QuestionAnswering(TrainingTask, tasks.QuestionAnswering):
         for example, (offsets, windows) in zip(split.examples, split.notes):
             spans = (locate_answer(example["context"], answer) for answer in example["answers"])
             span = next((s for s in spans if s is not None), None)
-            pieces = _pieces_of(span, offsets) if span else None
+            pieces = None  # the first and the last; none where there is white space alone
+            if span:
+                begin = bisect.bisect_right([end for _, end in offsets], span[0])
+                last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
+                pieces = (begin, last) if begin <= last else None
             if pieces is None:
                 lost.append(example["where"])
             elif span[0] not in [answer["answer_start"] for answer in example["answers"]]:
@@ -249,13 +246,6 @@ def locate_answer(context, answer):
             return None
         start = min(places, key=lambda place: abs(place - start))
     return start, start + len(text)
-
-
-def _pieces_of(span, offsets):
-    """(first, last) piece of a span of characters, or None where there is no piece (white space)."""
-    first = bisect.bisect_right([end for _, end in offsets], span[0])
-    last = bisect.bisect_left([start for start, _ in offsets], span[1]) - 1
-    return (first, last) if first <= last else None
 
 
 SEQ_CLS, TOKEN_CLS, QA = SequenceClassification, TokenClassification, QuestionAnswering

@@ -10,29 +10,15 @@ import numpy as np
 import paddle
 from paddlenlp.trainer import Trainer, TrainerCallback
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from paddlenlp.trainer.utils.helper import distributed_file, distributed_isfile
 
-from ernie import console
-from ernie.checkpoints import (
-    COMPLETE,
-    MARK,
-    TRAINER_STATE,
-    check_best,
-    checkpoints_in,
-    find_checkpoint,
-    is_ours,
-    step_of,
-    wanted_checkpoint,
-)
+from ernie import checkpoints, console
 from ernie.console import logger
-from ernie.data import source_file
-from ernie.errors import UsageError, UserError
+from ernie.errors import UsageError, UserError, disk_full_named
 from ernie.features import Collator
-from ernie.files import disk_full_named, work_folder, write_json
+from ernie.files import work_folder, write_json
 from ernie.identity import content_hashes, identity
-from ernie.metrics import METRICS, dev_metrics
-from ernie.processes import alone, check_shared, wait_for_all
-from ernie.settings import write_settings
+from ernie.processes import alone, wait_for_all
+from ernie.results import METRICS, dev_metrics, write_settings
 from ernie.tasks import BASELINES, IGNORED
 
 
@@ -44,10 +30,10 @@ def check_training(args, train):
     """
     if not args.do_train:
         return
-    path = source_file(train.examples)
+    path = train.examples[0]["file"]
     if len(train.labels) == 1:
         raise UserError(
-            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two classes or more"
+            f"{path} {train.task.one_label(train.labels[0])}: there is nothing to learn; expected two or more"
         )
     found = {e["label"] for e in train.examples if "label" in e}
     if len(found) == 1:
@@ -56,22 +42,19 @@ def check_training(args, train):
     inputs = -(-len(train.features) // args.world_size)  # of one process
     batches = inputs // size if args.dataloader_drop_last else -(-inputs // size)
     if not batches:
-        times = f" x {args.gradient_accumulation_steps}" if args.gradient_accumulation_steps > 1 else ""
         raise UsageError(
             f"--dataloader_drop_last drops the only batch: {path} makes {inputs:,} inputs for each process, fewer than "
-            f"--per_device_train_batch_size {args.per_device_train_batch_size}{times}"
+            f"the {size:,} of a step (--per_device_train_batch_size, --gradient_accumulation_steps)"
         )
     steps = args.max_steps if args.max_steps > 0 else int(batches * args.num_train_epochs)
     if not steps:
         raise UsageError(f"--num_train_epochs {args.num_train_epochs:g} trains no step: {path} has {batches:,} batches")
     if args.warmup_steps >= steps and args.lr_scheduler_type == "polynomial":
-        raise UsageError(
-            f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the polynomial's decay"
-        )
+        raise UsageError(f"--warmup_steps {args.warmup_steps:,} leaves none of {steps:,} steps for the decay")
     if args.warmup_steps >= steps:
         logger.warning(f"--warmup_steps {args.warmup_steps:,}: the training ends within them, after {steps:,} steps")
     if args.resume_from_checkpoint:
-        wanted_checkpoint(args)
+        checkpoints.wanted_checkpoint(args)
 
 
 class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
@@ -102,45 +85,21 @@ class LengthGroupedBatchSampler(paddle.io.DistributedBatchSampler):
             yield batch[self.local_rank :: self.nranks].tolist()
 
 
-class AtTheEnd(TrainerCallback):
-    """Logs, scores and saves after the last step too, and once: PaddleNLP does so at multiples of save_steps alone,
-    which a small data set never reaches."""
+class Flow(TrainerCallback):
+    """How a training begins and ends.
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-            control.should_evaluate = args.evaluation_strategy.value != "no"
-            control.should_save = args.save_strategy.value != "no"
-        return control
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = False
-        return control
-
-
-class Divergence(TrainerCallback):
-    """Ends a training whose loss is no number any more; what was saved before stays."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        for name in ("loss", "train_loss"):
-            if not math.isfinite((logs or {}).get(name, 0)):
-                raise UserError(
-                    f"the loss is {logs[name]} at step {state.global_step:,}: the training has diverged; lower "
-                    f"--learning_rate ({args.learning_rate:g}), and add --overwrite_output_dir to start again"
-                )
-
-
-class Beginning(TrainerCallback):
-    """What must be right about the checkpoints that are there when a training begins or resumes."""
+    What must be right about the checkpoints that are there when it begins or resumes. After the last step it logs,
+    scores and saves, too, and once: PaddleNLP does so at multiples of save_steps alone, which a small data set never
+    reaches.
+    """
 
     def __init__(self, trainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.first_step = state.global_step
-        for path in checkpoints_in(args.output_dir):
-            if state.global_step < step_of(path) <= state.max_steps and not is_ours(path):
+        for path in checkpoints.checkpoints_in(args.output_dir):
+            if state.global_step < checkpoints.step_of(path) <= state.max_steps and not checkpoints.is_ours(path):
                 raise UserError(
                     f"{path} was not written by this project, and this training, of {state.max_steps:,} steps, would "
                     "replace it: move it away, or choose another --output_dir"
@@ -152,7 +111,17 @@ class Beginning(TrainerCallback):
                 folder = args.output_dir  # as PaddleNLP spells the paths of checkpoints, which it compares as texts
             state.best_model_checkpoint = os.path.join(folder, os.path.basename(state.best_model_checkpoint))
             if args.load_best_model_at_end:
-                check_best(state.best_model_checkpoint)
+                checkpoints.check_best(state.best_model_checkpoint)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.evaluation_strategy.value != "no"
+            control.should_save = args.save_strategy.value != "no"
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = False
 
 
 class ErnieTrainer(Trainer):
@@ -174,25 +143,22 @@ class ErnieTrainer(Trainer):
             eval_dataset=dev and dev.sorted_features,
             tokenizer=pretrained_tokenizer,
             compute_metrics=lambda output: dev.scores(output.predictions),
+            callbacks=[Flow(self), console.TrainingRows(self.name, task.score)],
         )
         self.task, self.data_args = task, data_args
         self.train_split, self.dev_split = train, dev
-        self.identity = {}
         self.metrics_at = {}  # {global step: dev metrics}
         for callback in (ProgressCallback, PrinterCallback):
             self.pop_callback(callback)
-        for callback in (Beginning(self), console.TrainingRows(self.name, task.score), AtTheEnd, Divergence):
-            self.add_callback(callback)
 
     @alone
     def fine_tune(self, model_args):
         """Trains, from the last checkpoint if there is one, and saves the model to --output_dir."""
         args = self.args
-        check_shared(args)
         dev = self.dev_split if args.load_best_model_at_end else None  # it decides which checkpoint is the best
         contents = content_hashes(self.model, self.tokenizer, self.train_split, dev)
         training = identity((model_args, self.data_args, args), self.task, contents)
-        metrics = self.run(training, find_checkpoint(args, training))
+        metrics = self.run(training, checkpoints.find_checkpoint(args, training))
         trained = self.state.global_step - self.first_step
         if args.should_save:
             if trained:  # otherwise these files are of the training that has ended, and so they stay
@@ -207,7 +173,7 @@ class ErnieTrainer(Trainer):
 
     def run(self, identity, checkpoint):
         """Trains, from a checkpoint or from the beginning; the checkpoints that are written carry the identity."""
-        self.identity = identity
+        self.identity, self.resumed_from = identity, checkpoint
         metrics = self.train(resume_from_checkpoint=checkpoint).metrics
         wait_for_all()  # the first process has written what all read
         return metrics
@@ -218,13 +184,14 @@ class ErnieTrainer(Trainer):
         A model of another folder than --output_dir, that was not trained now, may have another one's metrics.json
         there: its scores are written to eval_results.json.
         """
-        metrics, baseline = self.evaluate_final(), self.task.baseline(self.dev_split.examples)
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        # After a training they are known: those of the best checkpoint, which was loaded, or of the last step.
+        metrics = self.metrics_at.get(checkpoints.step_of(best) if best else self.state.global_step) or self.evaluate()
         scores = {name: metrics[f"eval_{name}"] for name in self.task.scores}
-        scores = dev_metrics(self.data_args, len(self.dev_split.examples), scores, baseline)
+        scores = dev_metrics(self.data_args, self.dev_split, scores)
         found = ", ".join(f"{name.replace('_', ' ')} {100 * scores[name]:.2f}" for name in self.task.scores)
-        trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in baseline.items())
-        best = self.state.best_model_checkpoint
-        where = f"step {step_of(best):,}, " if best and self.args.load_best_model_at_end else ""
+        trivial = ", ".join(f"{BASELINES[name]}: {100 * share:.2f}" for name, share in scores["baseline"].items())
+        where = f"step {checkpoints.step_of(best):,}, " if best else ""
         folder = self.args.output_dir
         beside = self.args.do_train or os.path.realpath(model_args.model_name_or_path) == os.path.realpath(folder)
         path = os.path.join(folder, METRICS if beside else "eval_results.json")
@@ -241,30 +208,26 @@ class ErnieTrainer(Trainer):
         # PaddleNLP's own passes --dataloader_drop_last beside a batch sampler, which Paddle refuses, and no workers.
         return self.get_eval_dataloader(test_dataset)
 
-    def evaluate(self, *args, **kwargs):
-        metrics = super().evaluate(*args, **kwargs)
-        self.metrics_at[self.state.global_step] = metrics
-        return metrics
+    def log(self, logs, **kwargs):
+        """Ends a training whose loss is no number any more; what was saved before stays."""
+        super().log(logs, **kwargs)
+        loss = logs.get("loss", logs.get("train_loss", 0))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {self.state.global_step:,}: the training has diverged; lower "
+                f"--learning_rate ({self.args.learning_rate:g}), and add --overwrite_output_dir to start again"
+            )
 
-    def evaluate_final(self):
-        """Dev metrics of the model as it is now. After a training they are known: those of the best checkpoint, which
-        was loaded, or of the last step."""
-        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        step = step_of(best) if best else self.state.global_step
-        return self.metrics_at.get(step) or self.evaluate()
+    def evaluate(self, *args, **kwargs):
+        self.metrics_at[self.state.global_step] = super().evaluate(*args, **kwargs)
+        return self.metrics_at[self.state.global_step]
 
     def _get_train_sampler(self):
         args = self.args
-        lengths = [len(f["input_ids"]) for f in self.train_dataset]
-        return LengthGroupedBatchSampler(
-            # Of equal lengths it makes plain random batches.
-            lengths if self.data_args.group_by_length else [0] * len(lengths),
-            args.per_device_train_batch_size,
-            args.seed,
-            args.dataset_world_size,
-            args.dataset_rank,
-            args.dataloader_drop_last,
-        )
+        # Of equal lengths it makes plain random batches.
+        lengths = [len(f["input_ids"]) if self.data_args.group_by_length else 0 for f in self.train_dataset]
+        more = (args.seed, args.dataset_world_size, args.dataset_rank, args.dataloader_drop_last)
+        return LengthGroupedBatchSampler(lengths, args.per_device_train_batch_size, *more)
 
     def train(self, *args, **kwargs):
         # PaddleNLP adds what an epoch leaves over to the next epoch's first step, and divides by the wrong number. So
@@ -288,7 +251,8 @@ class ErnieTrainer(Trainer):
             {name: tensor[i : i + self.part_size] for name, tensor in inputs.items()}
             for i in range(0, rows, self.part_size)
         ]
-        weights = [self._labels_in(part) for part in parts] if len(parts) > 1 else [1]
+        # Over how many labels a part's loss is a mean: its inputs, or its tokens with a tag.
+        weights = [int((part[self.label_names[0]] != IGNORED).sum()) for part in parts] if len(parts) > 1 else [1]
         loss = 0.0
         for number, (part, weight) in enumerate(zip(parts, weights), 1):
             # Several processes average their gradients once, with those of the last part.
@@ -300,19 +264,14 @@ class ErnieTrainer(Trainer):
             loss += part_loss.detach()
         return loss
 
-    def _labels_in(self, part):
-        """Number of labels over which a part's loss is a mean: its inputs, or its tokens with a tag."""
-        return int((part[self.label_names[0]] != IGNORED).sum())
-
     def _inner_training_loop(self, args, model, dataloader, len_dataloader, max_steps, epochs, *rest):
         # PaddleNLP trains one more step where a finished training ended within an epoch.
-        self.resumed_from = checkpoint = rest[2]
-        if checkpoint is not None and distributed_isfile(os.path.join(checkpoint, TRAINER_STATE)):
-            state = TrainerState.load_from_json(distributed_file(os.path.join(checkpoint, TRAINER_STATE)))
+        if self.resumed_from:
+            state = TrainerState.load_from_json(os.path.join(self.resumed_from, checkpoints.TRAINER_STATE))
             epochs = 0 if state.global_step >= max_steps else epochs
         result = super()._inner_training_loop(args, model, dataloader, len_dataloader, max_steps, epochs, *rest)
         if args.load_best_model_at_end and self.state.best_model_checkpoint:
-            check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
+            checkpoints.check_best(self.state.best_model_checkpoint)  # PaddleNLP warns, and keeps the last weights
         return result
 
     def _save_checkpoint(self, model, metrics=None):
@@ -331,8 +290,8 @@ class ErnieTrainer(Trainer):
         if self.args.should_save:
             os.makedirs(checkpoint, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(checkpoint, COMPLETE))
-            write_json(os.path.join(checkpoint, MARK), {"written_by": "ErnieTrainer"})
+                os.remove(os.path.join(checkpoint, checkpoints.COMPLETE))
+            write_json(os.path.join(checkpoint, checkpoints.MARK), {"written_by": "ErnieTrainer"})
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, metrics)
         self.args.save_total_limit = limit
@@ -340,13 +299,13 @@ class ErnieTrainer(Trainer):
             # As its name beside this one: the folder of both may be moved.
             state = copy.copy(self.state)
             state.best_model_checkpoint = os.path.basename(state.best_model_checkpoint)
-            state.save_to_json(os.path.join(checkpoint, TRAINER_STATE))
+            state.save_to_json(os.path.join(checkpoint, checkpoints.TRAINER_STATE))
         several = self.args.world_size > 1
         if several:
             paddle.distributed.barrier()  # every process has written its part
         if self.args.should_save:
             finished = self.state.global_step >= self.state.max_steps
-            write_json(os.path.join(checkpoint, COMPLETE), {**self.identity, "finished": finished})
+            write_json(os.path.join(checkpoint, checkpoints.COMPLETE), {**self.identity, "finished": finished})
         if several:
             paddle.distributed.barrier()  # every node has it (--save_on_each_node) before one removes an older one
         if self.args.should_save:
@@ -368,8 +327,8 @@ class ErnieTrainer(Trainer):
 
         Those of later steps come first: the training was resumed before them.
         """
-        found = [path for path in checkpoints_in(output_dir) if is_ours(path)]
-        found.sort(key=lambda path: step_of(path) <= self.state.global_step)
+        found = [path for path in checkpoints.checkpoints_in(output_dir) if checkpoints.is_ours(path)]
+        found.sort(key=lambda path: checkpoints.step_of(path) <= self.state.global_step)
         best = self.state.best_model_checkpoint
         if best in found[:-2]:
             found.remove(best)

@@ -26,14 +26,14 @@ from ernie_predictor.runtimes import installed_engines, open_onnx
 from paddlenlp.transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from ernie import paddle_int8, pruning, report, report_picture
-from ernie.arguments import CompressionArguments
+from ernie.argument_checks import read_width
+from ernie.argument_table import ALGORITHMS, STRATEGIES, CompressionArguments
 from ernie.compression import Compression, plan
-from ernie.dev_set import DevSet
 from ernie.errors import UsageError
+from ernie.files import width_name
 from ernie.onnx_graph import compute_first_token_only, write_onnx
-from ernie.plan import ALGORITHMS, STRATEGIES, read_width, width_name
 from ernie.quantization import adaptive_rounding
-from ernie.report import advice, pick_best, speed_of
+from ernie.report import DevSet, advice, pick_best, speed_of
 from ernie.static_model import run_static_model, save_static_model
 from ernie.tasks import DATA_SETS, TASKS
 

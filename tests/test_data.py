@@ -64,7 +64,7 @@ def test_a_folder_may_be_called_as_a_place_in_a_file(dataset, tmp_path):
     task = DATA_SETS[dataset].task
     suffix = task.suffixes[0]
     examples = data.load_examples(task, arguments(dataset, folder), "train")
-    assert data.source_file(examples) == str(folder / dataset / f"train.{suffix}")
+    assert examples[0]["file"] == str(folder / dataset / f"train.{suffix}")
 
 
 def test_lines_end_at_newlines_alone(tmp_path):

@@ -15,7 +15,7 @@ from ernie_predictor import files
 
 from ernie.errors import UserError
 from ernie.files import check_replaceable
-from ernie.metrics import read_metrics
+from ernie.results import read_metrics
 
 
 def content(folder):

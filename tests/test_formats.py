@@ -14,7 +14,7 @@ from ernie_predictor.tasks import join_tokens
 from ernie import data
 from ernie.arguments import DataArguments
 from ernie.errors import UserError
-from ernie.predictions import write_predictions
+from ernie.results import write_predictions
 from ernie.tasks import QA, SEQ_CLS, TOKEN_CLS
 
 

@@ -18,7 +18,7 @@ from seqeval.scheme import BILOU, IOBES, Entities
 
 from ernie import features
 from ernie.data import load_examples
-from ernie.predictions import write_predictions
+from ernie.results import write_predictions
 from ernie.tasks import DATA_SETS, IGNORED, TOKEN_CLS
 
 KINDS = ("PER", "LOC-GPE", "机构")

@@ -482,7 +482,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_whatever_is_written(tmp_path, tiny_fine_tuned, small_disk, capsys):
     """Predictions, the static model, the ONNX model."""
-    for size in (16, 300, 600):
+    for size in (16, 300, 450):
         disk = small_disk(size)
         more = ["--do_predict", "--do_export", "--export_model_dir", disk]
         with pytest.raises(SystemExit) as stopped:
