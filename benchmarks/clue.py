@@ -165,12 +165,14 @@ def dev_files(args, dataset):
 
 def answer(dataset, data_dir, folder, dynamic):
     """Answers the dev set with each engine; for a process of its own."""
+    import paddle
     from ernie_predictor import ErniePredictor
     from ernie_predictor.data_files import read_dev_set, read_file
     from ernie_predictor.runtimes import fastest_engine, installed_engines
 
     from ernie.data import fetch_split
 
+    paddle.disable_signal_handler()  # which prints a trace when a child of this process ends
     task = DATA_SETS[dataset].task
     if data_dir is None:
         examples = read_file(task.name, fetch_split(dataset, "dev"), dataset, labelled=True)

@@ -45,7 +45,7 @@ class CompressionArguments(PaddleCompressionArguments):
 
     strategy: str = "dynabert+ptq"
     width_mult_list: list[str] = field(default_factory=lambda: ["0.75"])
-    algo_list: list[str] = field(default_factory=lambda: ["mse", "KL"])
+    algo_list: list[str] = field(default_factory=lambda: ["mse"])  # benchmarks/README.md: KL loses 1.4 points more
     batch_size_list: list[int] = field(default_factory=lambda: [4, 8, 16])
     batch_num_list: list[int] = field(default_factory=lambda: [1])
     max_drop: float = 0.5
