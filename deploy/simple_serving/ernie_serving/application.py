@@ -90,6 +90,11 @@ def create_app(routes, settings=None):
             return function(*arguments)
         return await asyncio.get_running_loop().run_in_executor(service.workers, function, *arguments)
 
+    async def read_body(request, service, read):
+        """What a function reads from a request's body; the body itself is needed no longer, and takes no memory."""
+        content = await bodies.read(request)
+        return await off_loop(len(content) > LARGE, service, read, content)
+
     async def answer(request, service, items, parameters):
         """Answers to a request's items; a client that goes away ends it."""
         if not items:
@@ -102,13 +107,12 @@ def create_app(routes, settings=None):
         @app.post(model.path, name=model.name)
         async def predict(request: Request):
             service = host.ready(model.name)
-            content = await bodies.read(request)
 
-            def read():
+            def read(content):
                 data, parameters = read_request(load(content))
                 return model.route.read_data(data), parameters
 
-            items, parameters = await off_loop(len(content) > LARGE, service, read)
+            items, parameters = await read_body(request, service, read)
             found = await answer(request, service, items, parameters)
 
             def write():
@@ -157,14 +161,14 @@ def create_app(routes, settings=None):
     @app.post("/v2/models/{name}/infer")
     async def infer(name: str, request: Request):
         service = host.ready(name)
-        task, content = host.model(name).route.task, await bodies.read(request)
+        task = host.model(name).route.task
 
-        def read():
+        def read(content):
             body, binary = protocol_v2.read_request(content, request.headers.get(protocol_v2.HEADER), load)
             items = protocol_v2.read_items(body, binary, task)
             return body, items, protocol_v2.read_outputs(body, task)
 
-        body, items, outputs = await off_loop(len(content) > LARGE, service, read)
+        body, items, outputs = await read_body(request, service, read)
         found = await answer(request, service, items, protocol_v2.read_parameters(body))
         content, headers = await off_loop(
             len(items) > MANY, service, protocol_v2.write_response, service, body, outputs, found.answers
